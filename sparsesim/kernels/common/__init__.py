@@ -1,0 +1,1 @@
+"""What all kernels and their benchmarks share: requirement checks, timing, energy windows, provenance."""

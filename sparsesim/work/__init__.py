@@ -1,0 +1,76 @@
+"""The closed vocabulary of what a step asks of devices, by op name."""
+
+from __future__ import annotations
+
+from sparsesim.work.attention import AttentionDecode, AttentionPrefill, MlaDecode, MlaPrefill
+from sparsesim.work.base import Array, Op, columns, dtype_bytes, required
+from sparsesim.work.collective import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Collective,
+    MoeCombine,
+    MoeDispatch,
+    ReduceScatter,
+    Send,
+)
+from sparsesim.work.ffn import MoeFfn, SparseFfn
+from sparsesim.work.gemm import Gemm, ThresholdGemv
+from sparsesim.work.memory import Copy, Pointwise
+from sparsesim.work.ssm import SsmScan, SsmStep
+from sparsesim.work.task import Task
+
+OPS: dict[str, type[Op]] = {
+    op.op: op
+    for op in (
+        Gemm,
+        AttentionPrefill,
+        AttentionDecode,
+        MlaPrefill,
+        MlaDecode,
+        SsmScan,
+        SsmStep,
+        MoeFfn,
+        SparseFfn,
+        AllReduce,
+        AllGather,
+        ReduceScatter,
+        AllToAll,
+        MoeDispatch,
+        MoeCombine,
+        Send,
+        Pointwise,
+        Copy,
+        ThresholdGemv,
+    )
+}
+
+__all__ = [
+    "OPS",
+    "AllGather",
+    "AllReduce",
+    "AllToAll",
+    "Array",
+    "AttentionDecode",
+    "AttentionPrefill",
+    "Collective",
+    "Copy",
+    "Gemm",
+    "MlaDecode",
+    "MlaPrefill",
+    "MoeCombine",
+    "MoeDispatch",
+    "MoeFfn",
+    "Op",
+    "Pointwise",
+    "ReduceScatter",
+    "Send",
+    "SparseFfn",
+    "SsmScan",
+    "SsmStep",
+    "Task",
+    "ThresholdGemv",
+    "columns",
+    "dtype_bytes",
+    "required",
+]
