@@ -104,7 +104,7 @@ class _Queue:
 def _next_tick(
     queue: _Queue, counter_j: Callable[[], float], not_before_s: float
 ) -> tuple[float, float, int]:
-    """Advance until the counter moves after ``not_before_s``; return (time, joules, finished batches) then."""
+    """Advance until the counter moves after ``not_before_s``; return time, joules, finished batches."""
     while time.perf_counter() < not_before_s:
         queue.advance()
     before = counter_j()

@@ -56,7 +56,8 @@ def rotations(bytes_per_call: float, most: int = 64) -> int:
     """Number of buffer sets to rotate so that together they exceed the L2 ``L2_FACTOR`` times (1 to
     ``most``).
     """
-    l2_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+    device = torch.cuda.current_device()
+    l2_bytes = float(torch.cuda.get_device_properties(device).L2_cache_size)
     return max(1, min(most, math.ceil(L2_FACTOR * l2_bytes / max(bytes_per_call, 1.0)) + 1))
 
 
