@@ -19,7 +19,6 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from sparsesim.errors import closest
 
-
 M = TypeVar("M", bound="Member")
 
 
@@ -88,9 +87,12 @@ class Member(Frozen):
         member = member_named(cls, value["kind"])
         if member is None:
             raise PydanticCustomError(
-                "family_kind", "unknown kind {kind!r}; {hint}", {"kind": value["kind"], "hint": closest(value["kind"], kinds(cls))}
+                "family_kind",
+                "unknown kind {kind!r}; {hint}",
+                {"kind": value["kind"], "hint": closest(value["kind"], kinds(cls))},
             )
-        return member.model_validate({key: item for key, item in value.items() if key != "kind"})
+        built: Self = member.model_validate({key: item for key, item in value.items() if key != "kind"})
+        return built
 
     def with_kind(self, mode: str = "python") -> dict[str, Any]:
         """The mapping that `resolve` reads back."""

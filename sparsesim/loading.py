@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sparsesim.errors import InputError, Problem, closest
 
@@ -31,7 +31,11 @@ class _Resolver(yaml.SafeLoader):
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:bool", r"^(?:true|false)$", "tf"),
     ("tag:yaml.org,2002:int", r"^[-+]?[0-9][0-9_]*$", "-+0123456789"),
-    ("tag:yaml.org,2002:float", r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+0123456789."),
+    (
+        "tag:yaml.org,2002:float",
+        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$",
+        "-+0123456789.",
+    ),
     ("tag:yaml.org,2002:null", r"^(?:~|null|)$", "~n\0"),
 ):
     _Resolver.add_implicit_resolver(_tag, re.compile(_pattern), list(_first) + ([""] if "null" in _tag else []))
@@ -197,7 +201,10 @@ def problems_of(error: ValidationError, document: Document, above: Path_ = ()) -
         if isinstance(inner, ValidationError):
             found += problems_of(inner, document, path)
         elif isinstance(inner, InputError):
-            found += [Problem(p.message, p.path or dotted(path), p.place or document.place(path), p.hint) for p in inner.problems]
+            found += [
+                Problem(p.message, p.path or dotted(path), p.place or document.place(path), p.hint)
+                for p in inner.problems
+            ]
         else:
             found.append(Problem(_message(item), dotted(path), document.place(path), _hint(item)))
     return found
@@ -226,7 +233,7 @@ def build(model: type[Any], document: Document) -> Any:
 
     """
     try:
-        return model.model_validate(document.values, context={"folder": document.folder})
+        return TypeAdapter(model).validate_python(document.values, context={"folder": document.folder})
     except ValidationError as error:
         problems = [_with_nearest_key(problem, model) for problem in problems_of(error, document)]
         raise InputError(problems) from None
@@ -243,7 +250,9 @@ def _with_nearest_key(problem: Problem, model: type[BaseModel]) -> Problem:
 def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         inner = model.model_fields.get(part)
-        candidates = [t for t in _types(inner.annotation) if isinstance(t, type) and issubclass(t, BaseModel)] if inner else []
+        candidates = (
+            [t for t in _types(inner.annotation) if isinstance(t, type) and issubclass(t, BaseModel)] if inner else []
+        )
         if not candidates:
             return []
         model = candidates[0]

@@ -19,10 +19,9 @@ _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _SMALL = {"m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
 
 _TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = (
-    {f"{prefix}B": factor for prefix, factor in {**_METRIC, **_BINARY}.items()}
-    | {f"{prefix}bit": factor / 8 for prefix, factor in {**_METRIC, **_BINARY}.items()}
-)
+_BYTES = {f"{prefix}B": factor for prefix, factor in {**_METRIC, **_BINARY}.items()} | {
+    f"{prefix}bit": factor / 8 for prefix, factor in {**_METRIC, **_BINARY}.items()
+}
 _FLOP = {f"{prefix}FLOP": factor for prefix, factor in _METRIC.items()}
 _JOULE = {f"{prefix}J": factor for prefix, factor in {**_METRIC, **_SMALL}.items()} | {
     "Wh": 3600.0,

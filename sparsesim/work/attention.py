@@ -41,7 +41,7 @@ class AttentionPrefill(_Attention):
         return 4.0 * self.batch * self.heads * self.head_dim * self.pairs()
 
     def hbm_bytes(self) -> Array:
-        """q and output, and the keys and values within reach."""
+        """Q and output, and the keys and values within reach."""
         reach = np.minimum(self.kv_tok, self.window + self.q_tok)
         tokens = 2.0 * self.q_tok * self.heads + 2.0 * reach * self.kv_heads
         return dtype_bytes(self.dtype) * self.batch * self.head_dim * tokens
@@ -74,7 +74,7 @@ class MlaPrefill(_Attention):
         return self.batch * self.heads * per_pair * self.pairs()
 
     def hbm_bytes(self) -> Array:
-        """q and output by head, keys and values by head."""
+        """Q and output by head, keys and values by head."""
         key = self.nope_dim + self.rope_dim
         per_head = self.q_tok * (key + self.v_dim) + self.kv_tok * (key + self.v_dim)
         return dtype_bytes(self.dtype) * self.batch * self.heads * per_head

@@ -23,7 +23,9 @@ class MoeFfn(Op):
     top_k: int = column("experts per token")
     ep: int = column("ranks the experts are spread over", default=1)
     tp: int = column("ranks one expert is split over", default=1)
-    load: str = column("expert load: uniform, zipf or zipf:EXPONENT, ...; skewed means the hottest rank", default="uniform")
+    load: str = column(
+        "expert load: uniform, zipf or zipf:EXPONENT, ...; skewed means the hottest rank", default="uniform"
+    )
     dtype: str = column("of the multiply-adds and, unless weights says otherwise, of the weights", default="bf16")
     weights: str = column("storage of the weights where it differs from dtype", default="")
     gated: bool = column("gate and up projections, or up alone", default=True)

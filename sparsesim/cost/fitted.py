@@ -1,0 +1,122 @@
+"""Fitted constants: reading hwprofiles/fits/NAME.json, and correcting a form near the shapes that were measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsesim.errors import InputError, Problem
+from sparsesim.loading import search_folders
+
+Floats = npt.NDArray[np.float64]
+NEIGHBOURS = 8
+FADE_OCTAVES = 3.0
+"""Distance over which a correction fades (facts: kernel forms, fitting recipe 5)."""
+WIDEN_PER_OCTAVE = 0.5
+"""Growth of the interval with each octave beyond the median distance of the data (same place)."""
+TRANSFER_HALF_WIDTH = 0.05
+"""Added to the interval's half-width (log) for another GPU than the measured one (same place)."""
+PRIOR_HALF_WIDTH = 0.5
+"""Half-width (log) of the 90 % interval of a class without any data: datasheet rooflines are 40-80 % off."""
+
+
+@dataclass(frozen=True)
+class ClassFit:
+    """Constants of one kernel class and how well they did.
+
+    `half_width` is the 90 % quantile of the absolute log error on left-out rows; `coordinates` [rows, sizes] (log2) and
+    `log_ratio` [rows] are the residuals, `distance` the median log2 distance between neighbouring rows.
+    """
+
+    parameters: Mapping[str, float]
+    half_width: float
+    rows: int
+    distance: float
+    coordinates: Floats
+    log_ratio: Floats
+    errors: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def _tree(self) -> Any:
+        from scipy.spatial import cKDTree
+
+        return cKDTree(self.coordinates)
+
+    def near(self, points: Floats) -> tuple[Floats, Floats]:
+        """Log correction and distance to the data of points [n, sizes]: inverse-distance mean of 8 rows, fading out."""
+        if len(self.log_ratio) == 0 or self.coordinates.shape[1] != points.shape[1]:
+            return np.zeros(len(points)), np.full(len(points), np.inf)
+        k = min(NEIGHBOURS, len(self.log_ratio))
+        distance, index = self._tree.query(points, k=k)
+        distance, index = distance.reshape(len(points), k), index.reshape(len(points), k)
+        weight = 1.0 / (distance + 1e-3)
+        mean = (weight * self.log_ratio[index]).sum(axis=1) / weight.sum(axis=1)
+        nearest = distance[:, 0]
+        return mean * np.exp(-((nearest / FADE_OCTAVES) ** 2)), nearest
+
+    def half_widths(self, nearest: Floats) -> Floats:
+        """Half-width (log) of the 90 % interval at a distance from the data."""
+        beyond = np.clip(nearest - self.distance, 0.0, 8.0)
+        return self.half_width * (1.0 + WIDEN_PER_OCTAVE * beyond)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A profile's fitted classes and energy coefficients; empty where nothing was measured."""
+
+    name: str = ""
+    classes: Mapping[str, ClassFit] = field(default_factory=dict)
+    energy: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, kernel_class: str) -> ClassFit | None:
+        """The class's fit: exact, or that of the nearest sibling `kind.*` that was measured."""
+        return self.classes.get(kernel_class)
+
+
+@lru_cache(maxsize=32)
+def load_fit(name: str | None) -> Fit:
+    """The fit that a profile names; an empty one for a profile without.
+
+    Raises:
+        InputError: the profile names a fit that is not there, or the file is damaged.
+
+    """
+    if name is None:
+        return Fit()
+    for folder in search_folders("hwprofiles"):
+        path = folder / "fits" / f"{name}.json"
+        if path.is_file():
+            return _read(path, name)
+    return Fit(name)
+
+
+def _read(path: Path, name: str) -> Fit:
+    try:
+        raw = json.loads(path.read_text())
+        classes = {key: _class(value) for key, value in raw["classes"].items()}
+        return Fit(name, classes, raw.get("energy", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            Problem(f"damaged fit: {error!r}", place=str(path), hint="re-make it with sparsesim fit")
+        ) from None
+
+
+def _class(raw: Mapping[str, Any]) -> ClassFit:
+    residuals = raw.get("residuals", {})
+    coordinates = np.asarray(residuals.get("coordinates", []), float)
+    return ClassFit(
+        parameters=raw["parameters"],
+        half_width=float(raw["half_width"]),
+        rows=int(raw["rows"]),
+        distance=float(raw.get("distance", 1.0)),
+        coordinates=coordinates.reshape(len(coordinates), -1),
+        log_ratio=np.asarray(residuals.get("log_ratio", []), float),
+        errors=raw.get("errors", {}),
+    )

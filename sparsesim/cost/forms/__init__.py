@@ -1,0 +1,54 @@
+"""Every op's time form, by op name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsesim.cost.forms.attention import (
+    AttentionDecodeForm,
+    AttentionPrefillForm,
+    MlaDecodeForm,
+    MlaPrefillForm,
+)
+from sparsesim.cost.forms.base import Form, Parameter, Timing
+from sparsesim.cost.forms.collective import (
+    AllGatherForm,
+    AllReduceForm,
+    AllToAllForm,
+    MoeCombineForm,
+    MoeDispatchForm,
+    ReduceScatterForm,
+    SendForm,
+)
+from sparsesim.cost.forms.gemm import GemmForm
+from sparsesim.cost.forms.memory import CopyForm, PointwiseForm, ThresholdGemvForm
+from sparsesim.cost.forms.moe import MoeFfnForm
+from sparsesim.cost.forms.sparse_ffn import SparseFfnForm
+from sparsesim.cost.forms.ssm import SsmScanForm, SsmStepForm
+
+FORMS: dict[str, Form[Any]] = {
+    form.op: form
+    for form in (
+        GemmForm(),
+        AttentionPrefillForm(),
+        AttentionDecodeForm(),
+        MlaPrefillForm(),
+        MlaDecodeForm(),
+        SsmScanForm(),
+        SsmStepForm(),
+        MoeFfnForm(),
+        SparseFfnForm(),
+        AllReduceForm(),
+        AllGatherForm(),
+        ReduceScatterForm(),
+        AllToAllForm(),
+        MoeDispatchForm(),
+        MoeCombineForm(),
+        SendForm(),
+        PointwiseForm(),
+        CopyForm(),
+        ThresholdGemvForm(),
+    )
+}
+
+__all__ = ["FORMS", "Form", "Parameter", "Timing"]

@@ -1,0 +1,199 @@
+"""Collectives: a fitted form inside a node, the NIC's share between nodes.
+
+Inside a node of n ranks, s the buffer, wire = s (n-1)/n (twice that for all-reduce):
+
+    t = a + b (n-1) + (f + f_n n) wire/(wire + h) + wire/bw + s/bw_copy
+
+The saturating term is the protocol switch. Across N nodes every rank has its own NIC on its own rail: what must leave
+the node crosses it once, `t_nic = l log2(N) + bytes_out / (e * nic)`, after the part inside the node.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+
+import numpy as np
+
+from sparsesim.cost.forms.base import Floats, Form, Parameter, Parameters, Timing
+from sparsesim.hardware.device.gpu import Chip
+from sparsesim.work import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    Array,
+    Collective,
+    MoeCombine,
+    MoeDispatch,
+    ReduceScatter,
+    Send,
+)
+
+C = TypeVar("C", bound=Collective)
+R = TypeVar("R", MoeDispatch, MoeCombine)
+
+_NETWORK = (
+    Parameter("nic", "1", 0.5, 1.0, 0.97, "share of the NIC's datasheet bytes/s (48-49 of 50 GB/s achieved)"),
+    Parameter("rail", "s", 0.5e-6, 60e-6, 5e-6, "each doubling of the nodes"),
+)
+_NODE = (
+    Parameter("a", "s", 1e-6, 60e-6, 9e-6, "a message's latency"),
+    Parameter("b", "s", 0.01e-6, 10e-6, 0.7e-6, "each further rank"),
+    Parameter("f", "s", 0.01e-6, 60e-6, 6e-6, "the protocol switch"),
+    Parameter("f_n", "s", 0.001e-6, 10e-6, 0.5e-6, "the protocol switch, a rank"),
+    Parameter("h", "B", 1e3, 1e8, 2e5, "bytes at half of the switch"),
+    Parameter("link", "1", 0.3, 1.0, 0.8, "share of the link's datasheet bytes/s"),
+    Parameter("copy", "1", 0.2, 5.0, 1.0, "local copies, in units of the memory's bytes/s"),
+)
+
+
+class _CollectiveForm(Form[C]):
+    parameters: ClassVar[tuple[Parameter, ...]] = (*_NODE, *_NETWORK)
+    passes: ClassVar[float] = 1.0
+
+    def kernel_class(self, op: C) -> str:
+        """One set per collective, inside and outside of graphs."""
+        return f"{self.op}.{'graph' if op.graph else 'eager'}"
+
+    def timing(self, op: C, p: Parameters, chip: Chip) -> Timing:
+        """Node part, then the part between nodes."""
+        n, nodes, size = (np.asarray(a, float) for a in np.broadcast_arrays(op.gpus, op.nodes, op.bytes))
+        local = n / nodes
+        wire = self.passes * size * (local - 1.0) / local * self.stretch(op, p)
+        switch = (p["f"] + p["f_n"] * local) * wire / (wire + p["h"])
+        inside = p["a"] + p["b"] * (local - 1.0) + switch
+        moved = wire / (p["link"] * _positive(chip.link_bytes_per_s)) + size / (p["copy"] * chip.bandwidth_bytes_per_s)
+        between, latency = _between(self.outgoing(op, size, n, nodes), nodes, p, chip)
+        alone = n <= 1
+        fixed = np.where(alone, 0.0, np.where(local > 1, inside, p["a"]) + latency)
+        link = np.where(alone, 0.0, np.where(local > 1, moved, 0.0) + between)
+        zero = np.zeros_like(link)
+        sent = np.where(alone, 0.0, np.asarray(op.link_bytes(), float))
+        hbm = np.where(alone, 0.0, 2.0 * size)
+        return Timing(fixed + link, zero, zero, zero, link, fixed, zero, hbm, sent)
+
+    def stretch(self, op: C, p: Parameters) -> Array:
+        """How much longer the busiest direction takes than an even exchange."""
+        return 1.0
+
+    def outgoing(self, op: C, size: Floats, n: Floats, nodes: Floats) -> Floats:
+        """Bytes one rank's NIC carries: its share of the node's, to the other nodes."""
+        return np.asarray(self.passes * size / (n / nodes) * (nodes - 1.0) / nodes)
+
+
+class AllReduceForm(_CollectiveForm[AllReduce]):
+    """Time of `AllReduce`."""
+
+    op: ClassVar[str] = "all_reduce"
+    passes: ClassVar[float] = 2.0
+
+
+class AllGatherForm(_CollectiveForm[AllGather]):
+    """Time of `AllGather`."""
+
+    op: ClassVar[str] = "all_gather"
+
+
+class ReduceScatterForm(_CollectiveForm[ReduceScatter]):
+    """Time of `ReduceScatter`."""
+
+    op: ClassVar[str] = "reduce_scatter"
+
+
+class AllToAllForm(_CollectiveForm[AllToAll]):
+    """Time of `AllToAll`; an uneven exchange loses some of the overlap of its directions, besides its larger share."""
+
+    op: ClassVar[str] = "all_to_all"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        *_NODE,
+        *_NETWORK,
+        Parameter("uneven", "1", 0.0, 1.0, 0.4, "time lost where directions no longer overlap"),
+    )
+
+    def stretch(self, op: AllToAll, p: Parameters) -> Array:
+        """Skew (1 + uneven (1 - exp(-(skew - 1)/0.2))): saturates once the directions are uneven."""
+        skew = np.asarray(op.skew, float)
+        return np.asarray(skew * (1.0 + p["uneven"] * -np.expm1(-(skew - 1.0) / 0.2)))
+
+    def outgoing(self, op: AllToAll, size: Floats, n: Floats, nodes: Floats) -> Floats:
+        """Every rank's buffer goes to all ranks in equal parts: (N-1)/N of it leaves the node."""
+        return np.asarray(op.skew * size * (nodes - 1.0) / nodes)
+
+
+class SendForm(Form[Send]):
+    """Time of `Send`."""
+
+    op: ClassVar[str] = "send"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("a", "s", 1e-6, 60e-6, 9e-6, "a message's latency"),
+        Parameter("link", "1", 0.3, 1.0, 0.83, "share of the link's datasheet bytes/s"),
+        *_NETWORK,
+    )
+
+    def timing(self, op: Send, p: Parameters, chip: Chip) -> Timing:
+        """Over the link inside a node, over the NIC between nodes."""
+        nodes, size = (np.asarray(a, float) for a in np.broadcast_arrays(op.nodes, op.bytes))
+        inside = size / (p["link"] * _positive(chip.link_bytes_per_s))
+        between, latency = _between(np.where(nodes > 1, size, 0.0), nodes, p, chip)
+        link = np.where(nodes > 1, between, inside)
+        fixed, zero = p["a"] + latency, np.zeros_like(link)
+        return Timing(fixed + link, zero, zero, zero, link, fixed, zero, 2.0 * size, size)
+
+
+class _RoutedForm(Form[R]):
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("a", "s", 1e-6, 200e-6, 15e-6, "dispatch kernel inside a node"),
+        Parameter("link", "1", 0.1, 1.0, 0.6, "share of the link's datasheet bytes/s"),
+        Parameter("a_rdma", "s", 1e-6, 300e-6, 40e-6, "dispatch kernel between nodes"),
+        Parameter("nic", "1", 0.3, 1.0, 0.9, "share of the NIC's datasheet bytes/s"),
+        Parameter("rail", "s", 0.1e-6, 100e-6, 10e-6, "each doubling of the nodes"),
+    )
+
+    def timing(self, op: R, p: Parameters, chip: Chip) -> Timing:
+        """Payloads of all chosen experts, or one copy a node in throughput mode."""
+        tokens, ranks, nodes = (np.asarray(a, float) for a in np.broadcast_arrays(op.tokens, op.ranks, op.nodes))
+        payload = tokens * np.asarray(op.token_bytes(), float)
+        inside = payload * op.top_k * (ranks / nodes - 1.0) / np.maximum(ranks / nodes, 1.0)
+        copies = (
+            op.top_k * (nodes - 1.0) / nodes if op.mode == "low_latency" else remote_nodes(nodes, op.top_k, op.groups)
+        )
+        out = payload * copies
+        alone, several = ranks <= 1, nodes > 1
+        over_nic = out / (p["nic"] * _positive(chip.nic_bytes_per_s))
+        over_link = np.where(several, inside / nodes, inside) / (p["link"] * _positive(chip.link_bytes_per_s))
+        fixed = np.where(several, p["a_rdma"] + p["rail"] * np.log2(np.maximum(nodes / 2.0, 1.0)), p["a"])
+        link = np.where(several, np.maximum(over_nic, over_link), over_link)
+        fixed, link = np.where(alone, 0.0, fixed), np.where(alone, 0.0, link)
+        zero = np.zeros_like(link)
+        sent = np.where(alone, 0.0, np.where(several, out, inside))
+        return Timing(fixed + link, zero, zero, zero, link, fixed, zero, 2.0 * payload * op.top_k, sent)
+
+
+class MoeDispatchForm(_RoutedForm[MoeDispatch]):
+    """Time of `MoeDispatch`."""
+
+    op: ClassVar[str] = "moe_dispatch"
+
+
+class MoeCombineForm(_RoutedForm[MoeCombine]):
+    """Time of `MoeCombine`."""
+
+    op: ClassVar[str] = "moe_combine"
+
+
+def remote_nodes(nodes: Array, top_k: int, groups: int) -> Floats:
+    """Mean number of other nodes a token visits: L (1 - (1 - 1/L)^k) (N-1)/N with L = min(N, allowed groups)."""
+    n = np.asarray(nodes, float)
+    reach = np.minimum(n, groups) if groups else n
+    return np.asarray(reach * (1.0 - (1.0 - 1.0 / reach) ** top_k) * (n - 1.0) / n)
+
+
+def _between(out: Floats, nodes: Floats, p: Parameters, chip: Chip) -> tuple[Floats, Floats]:
+    several = nodes > 1
+    seconds = np.where(several, out / (p["nic"] * _positive(chip.nic_bytes_per_s)), 0.0)
+    latency = np.where(several, chip.nic_s + p["rail"] * np.log2(np.maximum(nodes, 1.0)), 0.0)
+    return seconds, latency
+
+
+def _positive(rate: float) -> float:
+    """A rate, or infinitely slow where the chip has no such link: the time says so."""
+    return rate if rate > 0 else 1e-30

@@ -1,0 +1,69 @@
+"""Activation-sparse gated ReLU FFN: a dense gate product with packing, then gathered rows of up and down.
+
+    gate = pnorm(p; 2 T d F / (peak P), bytes / B);   pack = T F 2 bytes * passes / B
+    t = t0 + gate + pack + T (t_token + nnz * 2 d b / B_row)
+
+B_row is the rate at which rows are gathered: the caches' rather than the memory's, and another for patterns whose
+rows are reused (zipf) than for independent ones. `dense` is composed of its own products and has no constants here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, pnorm, share
+from sparsesim.hardware.device.gpu import Chip
+from sparsesim.work import SparseFfn, dtype_bytes
+
+
+class SparseFfnForm(Form[SparseFfn]):
+    """Time of `SparseFfn` in a sparse format."""
+
+    op: ClassVar[str] = "sparse_ffn"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("t0", "s", 0.5e-6, 100e-6, 12e-6, "launches and drains"),
+        Parameter("peak", "1", 0.2, 1.0, 0.65, "share of the datasheet's FLOP/s in the gate product"),
+        Parameter("bandwidth", "1", 0.3, 1.0, 0.85, "share of the datasheet's bytes/s"),
+        Parameter("p", "1", 1.0, 16.0, 4.0, "sharpness of the knee"),
+        Parameter("passes", "1", 0.0, 40.0, 1.0, "passes over the gate's output for packing"),
+        Parameter("t_token", "s", 1e-12, 1e-6, 2e-9, "a token's own cost"),
+        Parameter("row", "1", 0.1, 20.0, 2.5, "gathered rows, in units of the datasheet's bytes/s"),
+    )
+
+    def kernel_class(self, op: SparseFfn) -> str:
+        """One set per format, pattern and regime of tokens (decode kernels up to 64)."""
+        phase = "decode" if float(np.max(op.tokens)) <= DECODE_TOK else "prefill"
+        return f"sparse_ffn.{op.format}.{op.pattern}.{phase}"
+
+    def timing(self, op: SparseFfn, p: Parameters, chip: Chip) -> Timing:
+        """Gate, packing and gathered rows."""
+        tokens, neurons = np.asarray(op.tokens, float), np.asarray(op.d_ff, float)
+        size = dtype_bytes(op.dtype)
+        flop = 2.0 * tokens * op.d_model * neurons
+        gate_bytes = size * (op.d_model * neurons + tokens * op.d_model)
+        compute = flop / (p["peak"] * chip.peak(op.dtype))
+        memory = gate_bytes / bytes_per_s(chip, p["bandwidth"])
+        gate = pnorm(p["p"], compute, memory)
+        packed = tokens * neurons * size * p["passes"] / bytes_per_s(chip, p["bandwidth"])
+        gathered = tokens * (p["t_token"] + op.nnz * 2.0 * op.d_model * size / bytes_per_s(chip, p["row"]))
+        scales = gate * share(p["p"], compute, memory) + gathered
+        hbm = np.asarray(op.hbm_bytes(), float) + tokens * neurons * size * p["passes"]
+        fixed = p["t0"] + np.zeros_like(gate)
+        executed = flop + 4.0 * tokens * op.d_model * op.nnz
+        return Timing(
+            fixed + gate + packed + gathered,
+            scales,
+            compute,
+            memory + packed + gathered,
+            0.0,
+            fixed,
+            executed,
+            hbm,
+            0.0,
+        )
+
+
+DECODE_TOK = 64
+"""Tokens up to which the decode kernels serve (kernels/twell)."""

@@ -1,0 +1,82 @@
+"""State-space kernels.
+
+Step: t = t0 + bytes / B. Scan, fused: t = t0 + t1 B H / SM + pnorm(6; B chunks H 64 w / SM + bytes / B, chunks t_chunk):
+the chain over chunks is serial, so one long prompt is bound by latency until B H exceeds the SMs.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, pnorm, share
+from sparsesim.hardware.device.gpu import Chip
+from sparsesim.work import SsmScan, SsmStep
+from sparsesim.work.ssm import CHUNK_TOK
+
+SCAN_KNEE = 6.0
+"""Sharpness of the scan's knee (facts: kernel forms)."""
+
+
+class SsmStepForm(Form[SsmStep]):
+    """Time of `SsmStep`."""
+
+    op: ClassVar[str] = "ssm_step"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("t0", "s", 0.3e-6, 30e-6, 4e-6, "launch and drain"),
+        Parameter("bandwidth", "1", 0.2, 1.0, 0.85, "share of the datasheet's bytes/s"),
+    )
+
+    def kernel_class(self, op: SsmStep) -> str:
+        """One set for all recurrences: state traffic decides."""
+        return "ssm_step"
+
+    def timing(self, op: SsmStep, p: Parameters, chip: Chip) -> Timing:
+        """State in and out."""
+        hbm = np.asarray(op.hbm_bytes(), float)
+        memory = hbm / bytes_per_s(chip, p["bandwidth"])
+        zero = np.zeros_like(memory)
+        return Timing(p["t0"] + memory, zero, zero, memory, 0.0, p["t0"] + zero, np.asarray(op.flop()), hbm, 0.0)
+
+
+class SsmScanForm(Form[SsmScan]):
+    """Time of `SsmScan`."""
+
+    op: ClassVar[str] = "ssm_scan"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("t0", "s", 0.3e-6, 100e-6, 10e-6, "launch and drain"),
+        Parameter("t1", "s", 1e-9, 50e-6, 1e-6, "a head's own cost"),
+        Parameter("w", "s", 1e-12, 1e-6, 5e-9, "a token of a head on one SM, for 64 x 128 of state"),
+        Parameter("bandwidth", "1", 0.2, 1.0, 0.7, "share of the datasheet's bytes/s"),
+        Parameter("t_chunk", "s", 0.05e-6, 100e-6, 2e-6, "a chunk in the serial chain"),
+    )
+
+    def kernel_class(self, op: SsmScan) -> str:
+        """One set per recurrence."""
+        return f"ssm_scan.{op.kind}"
+
+    def timing(self, op: SsmScan, p: Parameters, chip: Chip) -> Timing:
+        """Chunks spread over the SMs, or the chain of them."""
+        chunks = np.ceil(np.asarray(op.tokens, float) / CHUNK_TOK)
+        size = np.asarray(op.head_dim, float) * op.state / (64.0 * 128.0)
+        lanes = op.batch * np.asarray(op.heads, float) / chip.sms
+        hbm = np.asarray(op.hbm_bytes(), float)
+        work = lanes * chunks * CHUNK_TOK * p["w"] * size
+        memory = hbm / bytes_per_s(chip, p["bandwidth"])
+        chain = chunks * p["t_chunk"]
+        busy = pnorm(SCAN_KNEE, work + memory, chain)
+        fixed = p["t0"] + p["t1"] * lanes
+        stretches = busy * share(SCAN_KNEE, chain, work + memory)
+        stretches = stretches + busy * share(SCAN_KNEE, work + memory, chain) * work / np.maximum(work + memory, 1e-30)
+        return Timing(
+            fixed + busy,
+            stretches,
+            np.maximum(work, chain),
+            memory,
+            0.0,
+            fixed,
+            np.asarray(op.flop()),
+            hbm,
+            0.0,
+        )

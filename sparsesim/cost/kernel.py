@@ -1,0 +1,139 @@
+"""What one op costs on one GPU: seconds, joules by component, what bounds it, and how far to trust it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, TRANSFER_HALF_WIDTH, ClassFit, Fit, load_fit
+from sparsesim.cost.forms import FORMS, Form, Timing
+from sparsesim.cost.forms.base import Floats
+from sparsesim.cost.power import PowerModel, clock_under_cap, power_model
+from sparsesim.hardware.device.gpu import Chip, Gpu
+from sparsesim.work import Array, Op
+
+BOUNDS = ("compute", "memory", "network", "host")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Answer to one op, per device; arrays follow the op's shape.
+
+    `core_s` is the part of the time that stretches when clocks drop. `half_width` is that of the 90 % interval in log.
+    """
+
+    time_s: Floats
+    core_s: Floats
+    compute_j: Floats
+    memory_j: Floats
+    link_j: Floats
+    static_j: Floats
+    bound: npt.NDArray[np.int64]
+    half_width: Floats
+    flop: Floats
+    hbm_bytes: Floats
+    link_bytes: Floats
+    kernel_class: str
+    provenance: str
+
+    @property
+    def energy_j(self) -> Floats:
+        """All components."""
+        return self.compute_j + self.memory_j + self.link_j + self.static_j
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """One GPU with its fit and its power cap."""
+
+    gpu: Gpu
+    chip: Chip
+    fit: Fit
+    power: PowerModel
+
+    def cost(self, op: Op) -> Cost:
+        """Seconds and joules of an op; `regime="sustained"` holds it under the power cap."""
+        form: Form[Any] = FORMS[op.op]
+        kernel_class = form.kernel_class(op)
+        fitted = self.fit.of(kernel_class)
+        parameters = fitted.parameters if fitted else {q.name: q.start for q in form.parameters}
+        timing = form.timing(op, parameters, self.chip)
+        time = np.asarray(timing.time_s, float)
+        factor, half_width = self._correction(form, op, time.shape, fitted)
+        corrected = np.maximum(time * factor, np.minimum(time, self._roofline(op, timing)))
+        return self._priced(op, timing, corrected, half_width, kernel_class, self._provenance(fitted))
+
+    def _correction(
+        self, form: Form[Any], op: Op, shape: tuple[int, ...], fitted: ClassFit | None
+    ) -> tuple[Floats, Floats]:
+        if fitted is None:
+            return np.ones(shape), np.full(shape, PRIOR_HALF_WIDTH)
+        points = form.coordinates(op)
+        log_ratio, nearest = fitted.near(points)
+        half = fitted.half_widths(np.where(np.isinf(nearest), 4.0, nearest))
+        if self.gpu.transferred:
+            half = half + TRANSFER_HALF_WIDTH
+        size = np.broadcast_shapes(shape, (len(points),)) if shape else ()
+        factor = np.exp(log_ratio).reshape(-1)
+        if not size:
+            return np.asarray(factor[0]), np.asarray(half[0])
+        return factor.reshape(shape) if factor.size > 1 else np.full(shape, factor[0]), (
+            half.reshape(shape) if half.size > 1 else np.full(shape, half[0])
+        )
+
+    def _roofline(self, op: Op, timing: Timing) -> Floats:
+        flop = np.asarray(op.flop(), float) / self.chip.peak(op.compute_dtype())
+        hbm = np.asarray(op.hbm_bytes(), float) / self.chip.bandwidth_bytes_per_s
+        return np.asarray(np.maximum(flop, hbm) + 0.0 * np.asarray(timing.time_s))
+
+    def _provenance(self, fitted: ClassFit | None) -> str:
+        if fitted is None:
+            return "assumed"
+        return f"transferred from {self.fit.name}" if self.gpu.transferred else "fitted"
+
+    def _priced(
+        self, op: Op, timing: Timing, time: Floats, half_width: Floats, kernel_class: str, provenance: str
+    ) -> Cost:
+        ones = np.ones_like(time)
+        ratio = time / np.where(np.asarray(timing.time_s) > 0, timing.time_s, 1.0)
+        core = np.asarray(timing.compute_s) * ratio * ones
+        compute_j = np.asarray(timing.flop_executed) * self.power.flop_energy(op.compute_dtype()) * ones
+        memory_j = np.asarray(timing.hbm_bytes) * self.power.memory_j_per_byte * ones
+        per_byte = np.where(
+            np.asarray(getattr(op, "nodes", 1.0)) > 1, self.power.nic_j_per_byte, self.power.link_j_per_byte
+        )
+        link_j = np.asarray(timing.link_bytes) * per_byte * ones
+        if op.regime == "sustained":
+            clock = clock_under_cap(time, core, compute_j, memory_j + link_j, self.power)
+            time, compute_j = time + core * (1.0 / clock - 1.0), compute_j * clock**self.power.exponent
+            core = core / clock
+        terms = np.stack(
+            [ones * t for t in (timing.compute_term_s, timing.memory_term_s, timing.link_term_s, timing.fixed_s)]
+        )
+        return Cost(
+            time_s=time,
+            core_s=core,
+            compute_j=compute_j,
+            memory_j=memory_j,
+            link_j=link_j,
+            static_j=self.power.static_w * time,
+            bound=np.argmax(terms, axis=0),
+            half_width=half_width,
+            flop=np.asarray(op.flop()) * ones,
+            hbm_bytes=np.asarray(timing.hbm_bytes) * ones,
+            link_bytes=np.asarray(timing.link_bytes) * ones,
+            kernel_class=kernel_class,
+            provenance=provenance,
+        )
+
+
+def cost_model(gpu: Gpu, cap_w: float | None = None) -> CostModel:
+    """The cost model of a profile, with its fit if there is one, under its own cap or a lower one."""
+    fit = load_fit(gpu.fit)
+    return CostModel(gpu, gpu.chip(), fit, power_model(gpu, fit, cap_w))
+
+
+__all__ = ["BOUNDS", "Array", "Cost", "CostModel", "cost_model"]

@@ -1,0 +1,91 @@
+"""Power and energy of work on a GPU, and what a power cap does to both.
+
+    P(f) = P0 + E_core/t * (f/f_max)^m + E_rest/t
+
+P0 is the active idle, E_core the executed FLOP times J/FLOP of their dtype, E_rest the bytes times J/byte of the
+memory and the links. Where P(f_max) exceeds the cap the clock drops to f with P(f) = cap, the part of the time that
+computes stretches, t(f) = t + t_core (f_max/f - 1), and the core's energy falls to E_core (f/f_max)^m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsesim.cost.fitted import Fit
+from sparsesim.cost.forms.base import Floats
+from sparsesim.hardware.device.gpu import Gpu
+from sparsesim.work import Array
+
+CLOCK_EXPONENT = 1.3
+"""m until it is fitted (facts: kernel forms, Energy)."""
+CAP_SHARE = 690.0 / 700.0
+"""Mean board power at the cap over the cap (facts: about 690 W at 700 W)."""
+_LOWEST_CLOCK = 0.1
+_STEPS = 40
+
+
+@dataclass(frozen=True)
+class PowerModel:
+    """Coefficients of one GPU: watts, J/FLOP by dtype, J/byte."""
+
+    static_w: float
+    idle_w: float
+    cap_w: float
+    memory_j_per_byte: float
+    link_j_per_byte: float
+    nic_j_per_byte: float
+    compute_j_per_flop: Mapping[str, float] = field(default_factory=dict)
+    exponent: float = CLOCK_EXPONENT
+
+    def flop_energy(self, dtype: str) -> float:
+        """J/FLOP of a dtype; one that was not measured takes bf16's in proportion to its bits."""
+        if dtype in self.compute_j_per_flop:
+            return self.compute_j_per_flop[dtype]
+        return self.compute_j_per_flop["bf16"] * _WIDTH.get(dtype, 1.0)
+
+
+_WIDTH = {"fp32": 2.0, "tf32": 2.0, "fp8": 0.5, "int8": 0.5, "fp4": 0.25, "nvfp4": 0.25}
+
+
+def power_model(gpu: Gpu, fit: Fit, cap_w: float | None = None) -> PowerModel:
+    """The profile's coefficients, overridden by fitted ones where the fit has them."""
+    fitted = fit.energy
+    compute = {dtype: figure.value for dtype, figure in gpu.energy.compute.items()}
+    own = not gpu.transferred
+    static = fitted.get("static_w", gpu.power.active_idle.value) if own else gpu.power.active_idle.value
+    return PowerModel(
+        static_w=static,
+        idle_w=gpu.power.idle.value,
+        cap_w=(cap_w or gpu.power.cap.value) * fitted.get("cap_share", CAP_SHARE),
+        memory_j_per_byte=fitted.get("memory_j_per_byte", gpu.energy.memory.value),
+        link_j_per_byte=fitted.get("link_j_per_byte", gpu.link.energy.value if gpu.link else 0.0),
+        nic_j_per_byte=gpu.nic.energy.value if gpu.nic else 0.0,
+        compute_j_per_flop={**compute, **fitted.get("compute_j_per_flop", {})},
+        exponent=fitted.get("exponent", CLOCK_EXPONENT),
+    )
+
+
+def clock_under_cap(time_s: Array, core_s: Array, core_j: Array, rest_j: Array, power: PowerModel) -> Floats:
+    """Clock as a share of its maximum at which the mean power meets the cap (1 where it never exceeds it).
+
+    Power falls with the clock, so bisection finds the one root; no clock below a tenth is tried.
+    """
+    time, core, e_core, e_rest = (np.asarray(a, float) for a in np.broadcast_arrays(time_s, core_s, core_j, rest_j))
+    safe = np.where(time > 0, time, 1.0)
+
+    def watts(f: Floats) -> Floats:
+        stretched = safe + core * (1.0 / f - 1.0)
+        return np.asarray(power.static_w + (e_core * f**power.exponent + e_rest) / stretched)
+
+    low, high = np.full_like(safe, _LOWEST_CLOCK), np.ones_like(safe)
+    over = watts(high) > power.cap_w
+    if not over.any():
+        return high
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        above = watts(middle) > power.cap_w
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.where(over, low, 1.0)
