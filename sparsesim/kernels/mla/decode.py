@@ -1,0 +1,162 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Absorbed MLA decode attention in Triton, split over the cached tokens, then combined.
+
+Every cache row serves all heads as key (latent and rotary part) and as value (latent part), so a program reads
+it once for `block_h` heads and both products. Splits write unnormalised-by-others partial outputs with their
+log2-sum-exp; the combine weighs them. The number of splits fills whole waves of the GPU.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from sparsesim.kernels.common.requirements import interpreting, require_gpu, require_multiple, require_tensor
+from sparsesim.kernels.mla.config import FEW_HEADS, MANY_HEADS, MlaTile
+
+_DTYPES = (torch.bfloat16, torch.float16)
+_LOG2_E = math.log2(math.e)
+
+
+@triton.jit
+def mla_kernel(
+    query_ptr, latent_desc, rope_desc, lengths_ptr, part_ptr, lse_ptr,
+    heads, tokens, splits, scale,
+    LATENT: tl.constexpr, ROPE: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_T: tl.constexpr, SWAP: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """Grid (head blocks, splits, batch): the head blocks of one split run together and share its rows in the L2."""
+    split, batch = tl.program_id(1), tl.program_id(2)
+    length = tl.load(lengths_ptr + batch)
+    blocks = tl.cdiv(length, BLOCK_T)
+    first = (blocks * split // splits) * BLOCK_T
+    last = (blocks * (split + 1) // splits) * BLOCK_T
+    h = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
+    h_in = h < heads
+    column = tl.arange(0, LATENT)
+    query = query_ptr + (batch * heads + h)[:, None] * (LATENT + ROPE)
+    q_latent = tl.load(query + column[None, :], mask=h_in[:, None], other=0.0)
+    q_rope = tl.load(query + LATENT + tl.arange(0, ROPE)[None, :], mask=h_in[:, None], other=0.0)
+    high = tl.full((BLOCK_H,), -1e30, dtype=tl.float32)
+    total = tl.zeros((BLOCK_H,), dtype=tl.float32)
+    if SWAP:
+        acc = tl.zeros((LATENT, BLOCK_H), dtype=tl.float32)
+    else:
+        acc = tl.zeros((BLOCK_H, LATENT), dtype=tl.float32)
+    for start in tl.range(first, last, BLOCK_T, num_stages=STAGES):
+        latent = latent_desc.load([batch, start, 0]).reshape(BLOCK_T, LATENT)
+        rope = rope_desc.load([batch, start, LATENT]).reshape(BLOCK_T, ROPE)
+        inside = start + tl.arange(0, BLOCK_T) < length
+        if SWAP:
+            s = tl.dot(latent, q_latent.T)
+            s = tl.dot(rope, q_rope.T, s) * scale
+            s = tl.where(inside[:, None], s, float("-inf"))
+            new = tl.maximum(high, tl.max(s, axis=0))
+            p = tl.exp2(s - new[None, :])
+            shrink = tl.exp2(high - new)
+            total = total * shrink + tl.sum(p, axis=0)
+            acc = tl.dot(latent.T, p.to(latent.dtype), acc * shrink[None, :])
+        else:
+            s = tl.dot(q_latent, latent.T)
+            s = tl.dot(q_rope, rope.T, s) * scale
+            s = tl.where(inside[None, :], s, float("-inf"))
+            new = tl.maximum(high, tl.max(s, axis=1))
+            p = tl.exp2(s - new[:, None])
+            shrink = tl.exp2(high - new)
+            total = total * shrink + tl.sum(p, axis=1)
+            acc = tl.dot(p.to(latent.dtype), latent, acc * shrink[:, None])
+        high = new
+    divisor = tl.where(total > 0.0, total, 1.0)
+    if SWAP:
+        acc = tl.trans(acc / divisor[None, :])
+    else:
+        acc = acc / divisor[:, None]
+    lane = (batch * splits + split) * heads + h
+    tl.store(part_ptr + lane.to(tl.int64)[:, None] * LATENT + column[None, :], acc, mask=h_in[:, None])
+    tl.store(lse_ptr + lane, tl.where(total > 0.0, high + tl.log2(divisor), float("-inf")), mask=h_in)
+
+
+@triton.jit
+def combine_kernel(
+    part_ptr, lse_ptr, out_ptr, heads, splits, LATENT: tl.constexpr, SPLITS_PAD: tl.constexpr
+):
+    """Grid (heads, batch): sum of the splits' outputs weighed by 2^lse over their sum."""
+    head, batch = tl.program_id(0), tl.program_id(1)
+    s = tl.arange(0, SPLITS_PAD)
+    lane = (batch * splits + s) * heads + head
+    lse = tl.load(lse_ptr + lane, mask=s < splits, other=float("-inf"))
+    high = tl.maximum(tl.max(lse, axis=0), -1e30)
+    weight = tl.exp2(lse - high)
+    total = tl.sum(weight, axis=0)
+    weight = weight / tl.where(total > 0.0, total, 1.0)
+    column = tl.arange(0, LATENT)
+    part = tl.load(
+        part_ptr + lane.to(tl.int64)[:, None] * LATENT + column[None, :], mask=(s < splits)[:, None], other=0.0
+    )
+    out = tl.sum(part * weight[:, None], axis=0)
+    tl.store(out_ptr + (batch * heads + head) * LATENT + column, out.to(out_ptr.dtype.element_ty))
+
+
+def split_count(batch: int, head_blocks: int, tokens: int, block_t: int, programs: int) -> int:
+    """Splits of the cached tokens: the fewest that fill `programs` resident programs best.
+
+    The kernel's time is proportional to whole waves over splits, ceil(units * splits / programs) / splits; a
+    split keeps at least four token blocks, so that its pipeline fills.
+    """
+    units = batch * head_blocks
+    most = max(1, min(64, tokens // (4 * block_t)))
+    return min(range(1, most + 1), key=lambda splits: (math.ceil(units * splits / programs) / splits, splits))
+
+
+def mla_decode(
+    query: torch.Tensor,
+    cache: torch.Tensor,
+    lengths: torch.Tensor,
+    latent: int,
+    scale: float,
+    *,
+    tile: MlaTile | None = None,
+    splits: int | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One decode token of absorbed MLA: `[batch, heads, latent]` in query's dtype.
+
+    query `[batch, heads, latent + rope]` with the key's up-projection absorbed; cache
+    `[batch, tokens, latent + rope]` (bf16 or fp16), latent columns first; lengths `[batch]` int32 counts the
+    cached tokens of each sequence. latent and rope are powers of two from 16. Rarely needed: `tile`, `splits`.
+    Raises KernelRequirementError where no GPU is there or a shape does not fit.
+    """
+    require_gpu("mla_decode")
+    batch, heads, width = query.shape
+    tokens = cache.shape[1]
+    require_tensor("mla_decode", "query", query, (None, None, None), _DTYPES)
+    require_tensor("mla_decode", "cache", cache, (batch, None, width), (query.dtype,))
+    require_tensor("mla_decode", "lengths", lengths, (batch,), (torch.int32,))
+    for name, value in (("latent", latent), ("rope width", width - latent)):
+        require_multiple("mla_decode", name, value, max(16, triton.next_power_of_2(max(value, 1))))
+    if tile is None:
+        tile = FEW_HEADS if heads <= FEW_HEADS.block_h else MANY_HEADS
+    head_blocks = triton.cdiv(heads, tile.block_h)
+    if splits is None:
+        splits = split_count(batch, head_blocks, tokens, tile.block_t, _resident_programs(query.device))
+    out = torch.empty((batch, heads, latent), dtype=query.dtype, device=query.device) if out is None else out
+    part = torch.empty((batch, splits, heads, latent), dtype=torch.float32, device=query.device)
+    lse = torch.empty((batch, splits, heads), dtype=torch.float32, device=query.device)
+    latent_desc = TensorDescriptor.from_tensor(cache, [1, tile.block_t, latent])
+    rope_desc = TensorDescriptor.from_tensor(cache, [1, tile.block_t, width - latent])
+    mla_kernel[(head_blocks, splits, batch)](
+        query, latent_desc, rope_desc, lengths, part, lse, heads, tokens, splits, scale * _LOG2_E,
+        LATENT=latent, ROPE=width - latent, BLOCK_H=tile.block_h, BLOCK_T=tile.block_t, SWAP=tile.swap,
+        STAGES=tile.num_stages, num_warps=tile.num_warps,
+    )  # fmt: skip
+    combine_kernel[(heads, batch)](
+        part, lse, out, heads, splits, LATENT=latent, SPLITS_PAD=triton.next_power_of_2(splits), num_warps=4
+    )
+    return out
+
+
+def _resident_programs(device: torch.device) -> int:
+    """Programs that run at once: one per multiprocessor (the token blocks fill its shared memory)."""
+    return 1 if interpreting() else torch.cuda.get_device_properties(device).multi_processor_count
