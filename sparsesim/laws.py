@@ -66,13 +66,9 @@ def zipf_frequencies(
         raise ValueError(f"dead_share {dead_share} must be in [0, 1) and ceiling {ceiling} in (0, 1]")
     alive = neurons - int(dead_share * neurons)
     if mean_nnz > alive * ceiling:
-        raise ValueError(
-            f"mean_nnz {mean_nnz} is above {alive * ceiling:g}, all that {alive} living neurons carry"
-        )
+        raise ValueError(f"mean_nnz {mean_nnz} is above {alive * ceiling:g}, all that {alive} living neurons carry")
     frequency = np.zeros(neurons)
-    frequency[:alive] = _scale_to_sum(
-        np.arange(1, alive + 1, dtype=np.float64) ** -exponent, mean_nnz, ceiling
-    )
+    frequency[:alive] = _scale_to_sum(np.arange(1, alive + 1, dtype=np.float64) ** -exponent, mean_nnz, ceiling)
     return frequency
 
 
@@ -119,9 +115,7 @@ class ActivationLaw:
         if frequency.ndim != 1 or not np.all((frequency >= 0.0) & (frequency <= 1.0)):
             raise ValueError("frequency must be a vector of probabilities in [0, 1]")
         if self.row_sigma < 0.0 or not 0.0 <= self.correlation <= 1.0:
-            raise ValueError(
-                f"row_sigma {self.row_sigma} must be >= 0 and correlation {self.correlation} in [0, 1]"
-            )
+            raise ValueError(f"row_sigma {self.row_sigma} must be >= 0 and correlation {self.correlation} in [0, 1]")
         object.__setattr__(self, "frequency", frequency)
 
     @property
@@ -309,9 +303,7 @@ def _checked_popularity(popularity: Floats, top_k: int) -> Floats:
     if weights.ndim != 1 or np.any(weights < 0.0) or weights.sum() <= 0.0:
         raise ValueError("popularity must be a vector of non-negative numbers with a positive sum")
     if not 1 <= top_k <= np.count_nonzero(weights):
-        raise ValueError(
-            f"top_k {top_k} must be between 1 and the {np.count_nonzero(weights)} experts with load"
-        )
+        raise ValueError(f"top_k {top_k} must be between 1 and the {np.count_nonzero(weights)} experts with load")
     return np.asarray(weights / weights.sum())
 
 

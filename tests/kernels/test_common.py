@@ -16,23 +16,19 @@ def test_a_missing_gpu_is_named_with_the_ways_out(monkeypatch: pytest.MonkeyPatc
     if requirements.gpu_missing() is None:
         requirements.require_gpu("twell")
     else:
-        with pytest.raises(requirements.KernelRequirementError, match="twell.*TRITON_INTERPRET=1.*reference"):
+        with pytest.raises(requirements.KernelRequirementError, match=r"twell.*TRITON_INTERPRET=1.*reference"):
             requirements.require_gpu("twell")
 
 
 @pytest.mark.parametrize("value", [0, 96, 65600])
 def test_a_size_off_the_grid_is_named(value: int) -> None:
-    with pytest.raises(
-        requirements.KernelRequirementError, match=f"F is {value}.*multiple of 64 up to 65536"
-    ):
+    with pytest.raises(requirements.KernelRequirementError, match=f"F is {value}.*multiple of 64 up to 65536"):
         requirements.require_multiple("twell", "F", value, 64, 65536)
 
 
 def test_shape_dtype_and_layout_are_checked_in_turn() -> None:
     bf16 = (torch.bfloat16,)
-    with pytest.raises(
-        requirements.KernelRequirementError, match=r"x has shape \[2, 3\], must be \[any, 4\]"
-    ):
+    with pytest.raises(requirements.KernelRequirementError, match=r"x has shape \[2, 3\], must be \[any, 4\]"):
         requirements.require_tensor("k", "x", torch.zeros(2, 3), (None, 4), bf16)
     with pytest.raises(requirements.KernelRequirementError, match=r"float32, accepted are torch\.bfloat16"):
         requirements.require_tensor("k", "x", torch.zeros(2, 4), (None, 4), bf16)

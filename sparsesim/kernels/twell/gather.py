@@ -1,0 +1,214 @@
+"""Up+down of a sparse gated FFN by gathering weight rows: one program a token, two rows of d an entry.
+
+Three sources of the entries, one loop over them:
+
+- ``rows``: ELL rows or CSR, read as they are;
+- ``twell``: TwELL words, compacted by the program itself into its scratch row;
+- ``dense``: a dense gate ``[M, F]``, compacted likewise ("compaction in the consumer"), exact for any nnz
+  when the scratch holds F entries.
+
+A row whose tile or scratch overflowed is put on the worklist and its output is left to the dense path
+(``overflow.py``). The order of the list is that of arrival, but each row's result does not depend on its
+place.
+
+Bytes per entry: one row of Wu and one of Wd, ``2 d`` elements (8 KB at d 2048 in bf16), out of L2 and L1.
+"""
+# Arguments of Triton kernels are traced, not typed.
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,misc"
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from sparsesim.kernels.common.requirements import KernelRequirementError, require_gpu, require_tensor
+from sparsesim.kernels.twell.format import Csr, Rows, TwellFormat
+from sparsesim.kernels.twell.launch import GatherLaunch
+from sparsesim.kernels.twell.weights import FfnWeights
+
+
+@dataclass(frozen=True)
+class Worklist:
+    """Rows left to the dense path: ``count`` int32 ``[1]`` on the device and ``rows`` int32 ``[M]``."""
+
+    count: Any
+    rows: Any
+
+    @classmethod
+    def empty(cls, rows: int, device: Any) -> Worklist:
+        """An empty list with room for every row: exact on any input."""
+        return cls(
+            torch.zeros(1, dtype=torch.int32, device=device),
+            torch.empty(rows, dtype=torch.int32, device=device),
+        )
+
+
+@triton.jit
+def compact_twell(words, scratch, WORDS: tl.constexpr, TILES: tl.constexpr, TILES_P2: tl.constexpr, CAPACITY):
+    """Copy a row's entries from its TwELL words to ``scratch``; return (their number, whether they fit)."""
+    tile = tl.arange(0, TILES_P2)
+    counts = tl.load(words + tile * WORDS, mask=tile < TILES, other=0)
+    before = tl.cumsum(counts, axis=0) - counts
+    total = tl.sum(counts, axis=0)
+    fits = (tl.max(counts, axis=0) < WORDS) & (total <= CAPACITY)
+    slot = tl.arange(0, WORDS)
+    held = (slot[None, :] > 0) & (slot[None, :] <= (counts * fits.to(tl.int32))[:, None])
+    entries = tl.load(words + tile[:, None] * WORDS + slot[None, :], mask=held, other=0)
+    tl.store(scratch + before[:, None] + slot[None, :] - 1, entries, mask=held)
+    return total, fits
+
+
+@triton.jit
+def compact_dense(gate, scratch, F: tl.constexpr, BLOCK_F: tl.constexpr, CAPACITY):
+    """Copy the positive entries of a dense gate row to ``scratch``; return (their number, whether they
+    fit).
+    """
+    total = 0
+    for begin in range(0, F, BLOCK_F):
+        column = begin + tl.arange(0, BLOCK_F)
+        value = tl.load(gate + column, mask=column < F, other=0.0).to(tl.bfloat16).to(tl.float32)
+        positive = (value > 0).to(tl.int32)
+        found = tl.sum(positive, axis=0)
+        if found > 0:
+            slot = total + tl.cumsum(positive, axis=0) - 1
+            bits = value.to(tl.int32, bitcast=True)
+            tl.store(scratch + slot, bits | column, mask=(positive > 0) & (slot < CAPACITY))
+            total += found
+    return total, total <= CAPACITY
+
+
+@triton.jit
+def up_down_token(x, up, down, out, entries, total, d, D: tl.constexpr, D_P2: tl.constexpr, STEP: tl.constexpr):
+    """``out = sum over entries of g (x . Wu_j) Wd_j`` for one token, ``STEP`` entries at a time."""
+    column = tl.arange(0, D_P2)
+    inside = column < D
+    token = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
+    acc = tl.zeros((D_P2,), dtype=tl.float32)
+    lane = tl.arange(0, STEP)
+    for begin in range(0, total, STEP):
+        held = begin + lane < total
+        word = tl.load(entries + begin + lane, mask=held, other=0)
+        value = (word & -65536).to(tl.float32, bitcast=True)
+        offset = (word & 0xFFFF).to(tl.int64)[:, None] * d + column[None, :]
+        mask = held[:, None] & inside[None, :]
+        up_rows = tl.load(up + offset, mask=mask, other=0.0)
+        down_rows = tl.load(down + offset, mask=mask, other=0.0)
+        hidden = value * tl.sum(up_rows.to(tl.float32) * token[None, :], axis=1)
+        acc += tl.sum(hidden[:, None] * down_rows.to(tl.float32), axis=0)
+    tl.store(out + column, acc.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def up_down_kernel(
+    x,
+    up,
+    down,
+    out,
+    source,
+    limits,
+    scratch,
+    list_count,
+    list_rows,
+    capacity,
+    D: tl.constexpr,
+    D_P2: tl.constexpr,
+    F: tl.constexpr,
+    SOURCE: tl.constexpr,
+    WORDS: tl.constexpr,
+    TILES: tl.constexpr,
+    TILES_P2: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """One program a token. ``limits``: counts (ELL) or row starts (CSR); unused by the other sources."""
+    row = tl.program_id(0).to(tl.int64)
+    entries = scratch + row * capacity
+    fits = True
+    if SOURCE == "twell":
+        total, fits = compact_twell(source + row * TILES * WORDS, entries, WORDS, TILES, TILES_P2, capacity)
+        tl.debug_barrier()
+    elif SOURCE == "dense":
+        total, fits = compact_dense(source + row * F, entries, F, 1024, capacity)
+        tl.debug_barrier()
+    elif SOURCE == "csr":
+        begin = tl.load(limits + row)
+        total = tl.load(limits + row + 1) - begin
+        entries = source + begin
+    else:
+        total = tl.load(limits + row)
+        fits = total <= capacity
+        entries = source + row * capacity
+    if fits:
+        up_down_token(x + row * D, up, down, out + row * D, entries, total, D, D, D_P2, STEP)
+    else:
+        tl.store(list_rows + tl.atomic_add(list_count, 1), row.to(tl.int32))
+
+
+def up_down(
+    x: Any,
+    source: Any,
+    weights: FfnWeights,
+    work: Worklist,
+    form: TwellFormat | None = None,
+    capacity: int = 1024,
+    launch: GatherLaunch | None = None,
+    out: Any = None,
+) -> Any:
+    """``sum_j g_tj (x_t . Wu_j) Wd_j`` for every row that fits, ``[M, d]``; the others go to ``work``.
+
+    ``source``: TwELL words (int32 ``[M, row_words]`` of ``form``), a dense gate ``[M, F]``, ``Rows`` or
+    ``Csr``. ``capacity``: entries of a scratch row, for the first two. Rows on the worklist are left
+    unwritten.
+    """
+    require_gpu("twell up_down")
+    require_tensor("twell up_down", "x", x, (None, weights.width), (weights.up.dtype,))
+    form, launch = form or TwellFormat(), launch or GatherLaunch()
+    kind, tensor, limits, room = _source(source, x, weights, form, capacity)
+    rows, width = x.shape
+    needs_scratch = kind in ("twell", "dense")
+    scratch = torch.empty((rows, room) if needs_scratch else (1, 1), dtype=torch.int32, device=x.device)
+    out = torch.empty_like(x) if out is None else out
+    up_down_kernel[(rows,)](
+        x,
+        weights.up,
+        weights.down,
+        out,
+        tensor,
+        limits,
+        scratch,
+        work.count,
+        work.rows,
+        room,
+        D=width,
+        D_P2=triton.next_power_of_2(width),
+        F=weights.neurons,
+        SOURCE=kind,
+        WORDS=form.words,
+        TILES=form.tiles(weights.neurons),
+        TILES_P2=triton.next_power_of_2(form.tiles(weights.neurons)),
+        STEP=launch.step,
+        num_warps=launch.warps,
+        num_stages=launch.stages,
+    )
+    return out
+
+
+def _source(source: Any, x: Any, weights: FfnWeights, form: TwellFormat, capacity: int) -> tuple[str, Any, Any, int]:
+    """``(kind, tensor, limits, entries a row can hold)`` of a source, its shape checked."""
+    rows = x.shape[0]
+    if isinstance(source, Rows):
+        return "rows", source.entries, source.counts, source.capacity
+    if isinstance(source, Csr):
+        return "csr", source.entries, source.starts, weights.neurons
+    if source.dtype == torch.int32:
+        words = (rows, form.row_words(weights.neurons))
+        require_tensor("twell up_down", "words", source, words, (torch.int32,))
+        return "twell", source, source, capacity
+    if source.shape != (rows, weights.neurons) or not source.is_contiguous():
+        raise KernelRequirementError(
+            f"twell up_down: the gate has shape {list(source.shape)}, must be contiguous [{rows}, {weights.neurons}]"
+        )
+    return "dense", source, source, capacity

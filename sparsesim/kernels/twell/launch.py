@@ -1,0 +1,47 @@
+"""Launch settings of the TwELL kernels, with the reason for each value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GateLaunch:
+    """Tile of the pack GEMM; the tile's columns are the format's tile.
+
+    128 x 256 x 64 gives each of two warp groups a 64 x 256 accumulator, the largest wgmma shape; three
+    stages of 48 KB fill an SM's shared memory.
+    """
+
+    block_m: int = 128
+    block_k: int = 64
+    group_m: int = 8
+    warps: int = 8
+    stages: int = 3
+
+
+@dataclass(frozen=True)
+class GatherLaunch:
+    """Up+down gather: ``step`` entries of a token are loaded together by ``warps`` warps.
+
+    More entries in flight hide the L2's latency, more warps spread a row of d over more registers.
+    """
+
+    step: int = 2
+    warps: int = 4
+    stages: int = 2
+
+
+@dataclass(frozen=True)
+class DecodeLaunch:
+    """Decode: ``block_f`` neurons a program for gate and up, ``block_d`` columns and ``splits`` of F for
+    down.
+    """
+
+    block_f: int = 16
+    block_k: int = 256
+    warps: int = 4
+    stages: int = 4
+    block_d: int = 64
+    block_h: int = 64
+    splits: int = 8
