@@ -29,13 +29,13 @@ DEFAULT_ZIPF = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RankLoad:
-    """Sorted expected counts [rungs, local experts] of the busiest rank over a ladder of tokens [rungs]."""
+    """Sorted expected counts [rungs, local experts] of the busiest rank over a ladder of tokens."""
 
     tokens: Floats
     counts: Floats
 
     def at(self, tokens: Floats) -> Floats:
-        """Counts [..., local experts] for token numbers of any shape; zero for zero, in proportion beyond the ladder."""
+        """Counts [..., local experts] for token numbers of any shape, in proportion beyond the ladder."""
         t = np.asarray(tokens, float)
         i = np.clip(np.searchsorted(self.tokens, t) - 1, 0, len(self.tokens) - 2)
         low, high = self.tokens[i], self.tokens[i + 1]

@@ -2,7 +2,8 @@
 
 Prefill (causal blocks of 128 tokens; query block i of a chunk of q new among kv tokens sees nb_i key blocks):
 
-    nq = ceil(q/128);  nb_i = min(ceil((kv - q + min(128(i+1), q))/128), ceil(w/128) + 1);  nblk = sum nb_i;  m = max nb_i
+    nq = ceil(q/128);  nb_i = min(ceil((kv - q + min(128(i+1), q))/128), ceil(w/128) + 1)
+    nblk = sum nb_i;  m = max nb_i
     t_blk = 4 * 128 * 128 * (D + D0) * SM / (eff P)
     T = B Hq (nq u0 + nblk t_blk) / SM;   chain = c (u0 + m t_blk)
     t = t0 + pnorm(p; T, chain) + bb * bytes / bw + u_b B Hkv / SM

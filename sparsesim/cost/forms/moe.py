@@ -5,7 +5,8 @@ bytes of a weight and of an activation:
 
     for (N, K) in (gate+up: 2I, H), (down: H, I):
         mem  = (h N K b + R (K a + 2 N) + x_half) / B
-        comp = min over tiles of [beta ceil(w) + (1 - beta) max(w, 1)] t_iter (K + k0),   w = sum_e ceil(c_e/Tm) ceil(N/Tn) / SM
+        comp = min over tiles of [beta ceil(w) + (1 - beta) max(w, 1)] t_iter (K + k0)
+               with w = sum_e ceil(c_e/Tm) ceil(N/Tn) / SM
         t_g  = pnorm(p; comp, mem)
     t = t0 + t_1 + t_2 + (6 R H + 6 R I + 2 c T H) a/2 / B_act
 

@@ -1,7 +1,10 @@
 """State-space kernels.
 
-Step: t = t0 + bytes / B. Scan, fused: t = t0 + t1 B H / SM + pnorm(6; B chunks H 64 w / SM + bytes / B, chunks t_chunk):
-the chain over chunks is serial, so one long prompt is bound by latency until B H exceeds the SMs.
+Step: t = t0 + bytes / B. Scan, fused:
+
+    t = t0 + t1 B H / SM + pnorm(6; B chunks H 64 w / SM + bytes / B, chunks t_chunk)
+
+The chain over chunks is serial, so one long prompt is bound by latency until B H exceeds the SMs.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Clos(Topology):
         description="NIC, optics and switch port: charged at either end, and per link to the spine"
     )
     nodes_per_leaf: int = Field(0, ge=0, description="nodes under one leaf (of each rail); 0: all")
-    spine_latency: Seconds = Field("0.6 us", validate_default=True, description="added by the way over the spine")
+    spine_latency: Seconds = Field("0.6 us", validate_default=True, description="added by going over the spine")
     oversubscription: float = Field(
         1.0, ge=1.0, description="NIC bandwidth under a leaf over its bandwidth to the spine"
     )

@@ -18,8 +18,9 @@ Cell = tuple[int, ...]
 
 
 class Grid(Topology):
-    """A subclass says how long each side is and whether it closes on itself. Ranks run along the last side
-    first.
+    """A subclass says how long each side is and whether it closes on itself.
+
+    Ranks run along the last side first; routes go along the first dimension first.
     """
 
     transit: ClassVar[bool] = True
@@ -51,15 +52,15 @@ class Grid(Topology):
         cells = list(product(*(range(side) for side in self.sides())))
         for cell in cells:
             graph.add_node(f"gpu{self.rank(cell)}", rank=self.rank(cell))
-        link = Link(self.link, self.link_latency, self.link_energy)
         for cell in cells:
-            for neighbour in self._next(cell):
+            for axis, neighbour in self._next(cell):
+                link = Link(self.link, self.link_latency, self.link_energy, order=axis)
                 connect(graph, f"gpu{self.rank(cell)}", f"gpu{self.rank(neighbour)}", link)
         return graph
 
-    def _next(self, cell: Cell) -> Iterator[Cell]:
-        """Following neighbour in each dimension; a side of two has one link between the two, not two."""
+    def _next(self, cell: Cell) -> Iterator[tuple[int, Cell]]:
+        """Dimension and following neighbour in it; a side of two has one link between the two, not two."""
         for axis, side in enumerate(self.sides()):
             at = cell[axis] + 1
             if at < side or (self.wraps and side > 2):
-                yield (*cell[:axis], at % side, *cell[axis + 1 :])
+                yield axis, (*cell[:axis], at % side, *cell[axis + 1 :])

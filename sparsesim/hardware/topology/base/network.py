@@ -22,13 +22,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One direction of a cable: what a builder puts on an edge of the graph."""
+    """One direction of a cable: what a builder puts on an edge of the graph.
+
+    Among shortest ways a node takes those of the lowest `order` (grids go along one dimension after the
+    other).
+    """
 
     bandwidth_bytes_per_s: float
     latency_s: float
     j_per_byte: float
     metric: int = 1
     tier: str = "link"
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +52,7 @@ class Network:
     j_per_byte: Floats
     metric: Ints
     tier: tuple[str, ...]
+    order: Ints
     transit: bool = False
 
     @property
@@ -93,6 +99,7 @@ class Network:
             j_per_byte=self.j_per_byte[kept],
             metric=self.metric[kept],
             tier=tuple(tier for tier, keep in zip(self.tier, kept, strict=True) if keep),
+            order=self.order[kept],
         )
         check(smaller.graph(), smaller.transit)
         return smaller
@@ -102,7 +109,7 @@ class Network:
         graph = nx.DiGraph()
         for index, name in enumerate(self.nodes):
             graph.add_node(name, **({"rank": index} if index < self.devices else {}))
-        columns = (self.bandwidth_bytes_per_s, self.latency_s, self.j_per_byte, self.metric, self.tier)
+        columns = (self.bandwidth_bytes_per_s, self.latency_s, self.j_per_byte, self.metric, self.tier, self.order)
         for a, b, *values in zip(self.source, self.target, *columns, strict=True):
             graph.add_edge(self.nodes[a], self.nodes[b], link=Link(*values))
         return graph
@@ -140,6 +147,7 @@ def from_graph(graph: nx.DiGraph, transit: bool) -> Network:
         j_per_byte=np.array([link.j_per_byte for link in links], dtype=np.float64),
         metric=np.array([link.metric for link in links], dtype=np.int64),
         tier=tuple(link.tier for link in links),
+        order=np.array([link.order for link in links], dtype=np.int64),
         transit=transit,
     )
 

@@ -1,9 +1,9 @@
 """Minimal routes with equal splitting (ECMP) over a network, and what a traffic matrix puts on every link.
 
-For every destination the links that lie on a shortest path form a directed acyclic graph. Bytes are pushed
-along it from the farthest nodes to the destination, split evenly over the outgoing links of every node. The
-order of the visits and the shares are computed once per network; a traffic matrix then costs one pass over
-them.
+For every destination the links that lie on a shortest path (and come first in order) form a directed
+acyclic graph. Bytes are pushed along it from the farthest nodes to the destination, split evenly over the
+outgoing links of every node. The order of the visits and the shares are computed once per network; a
+traffic matrix then costs one pass over them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Routes:
         net = self.network
         ahead = self.distance[net.source]
         on_path = np.isfinite(ahead) & (ahead == self.distance[entering] + net.metric[:, None])
-        link, destination = np.nonzero(on_path)
+        first = np.full((nodes, net.devices), np.iinfo(np.int64).max)
+        np.minimum.at(first, net.source, np.where(on_path, net.order[:, None], first[0, 0]))
+        link, destination = np.nonzero(on_path & (net.order[:, None] == first[net.source]))
         place = net.source[link] * net.devices + destination
         ways = np.bincount(place, minlength=nodes * net.devices)
         far = ahead[link, destination]

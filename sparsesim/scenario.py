@@ -1,0 +1,210 @@
+"""The scenario: what is asked, as one strict value.
+
+Read from YAML (`Scenario.load`), from a mapping (`Scenario.of`), or changed with `with_settings`. Every key that may be
+left out has its default here, and the manifest of a run writes all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+
+from sparsesim import units
+from sparsesim.errors import InputError, Problem
+from sparsesim.families import Frozen
+from sparsesim.loading import Document, build, find, load_yaml, with_settings
+from sparsesim.model.setting import Precision
+from sparsesim.sim.routers import Router
+from sparsesim.sim.schedulers import Scheduler
+from sparsesim.workload.kinds.base import Workload
+
+STUDIES = ("compare", "sweep", "plan", "capacity", "sensitivity")
+
+
+class Hardware(Frozen):
+    """A profile by name, in one of its modes, or a number of its chips."""
+
+    name: str
+    mode: str | None = None
+    chips: int | None = Field(None, ge=1)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+HardwareField = Annotated[Hardware, BeforeValidator(_named)]
+
+
+class MemorySettings(Frozen):
+    """How much of the device memory the engine takes, or the KV blocks a replica has."""
+
+    utilisation: float = Field(0.9, gt=0, le=1, description="share of the device memory that the engine may use")
+    kv_blocks: int | None = Field(None, ge=1, description="KV blocks of a replica, instead of deriving them")
+    block: units.Tokens = Field(16.0, gt=0, description="tokens in a KV block")
+
+
+class Layout(Frozen):
+    """How a replica is laid over its devices and run."""
+
+    tp: int = Field(1, ge=1, description="ranks a layer is split over")
+    dp: int = Field(1, ge=1, description="copies of the attention inside a replica")
+    ep: int = Field(1, ge=1, description="ranks the experts are spread over; divides tp*dp")
+    pp: int = Field(1, ge=1, description="stages the layers are divided into")
+    topology: str | None = Field(None, description="instead of the hardware's own node")
+    placement: dict[str, Any] | str = Field("contiguous", description="of experts on ranks")
+    replicas: int = Field(1, ge=1)
+    scheduler: Scheduler = Field(default_factory=lambda: Scheduler.resolve("continuous"))
+    memory: MemorySettings = MemorySettings()
+    engine: str = Field("vllm", description="host overheads, from hwprofiles/engines")
+
+    @property
+    def devices(self) -> int:
+        """Of one replica."""
+        return self.tp * self.dp * self.pp
+
+    @model_validator(mode="after")
+    def _ep_divides(self) -> Self:
+        if (self.tp * self.dp) % self.ep:
+            raise ValueError(f"ep {self.ep} does not divide tp*dp = {self.tp * self.dp}")
+        return self
+
+
+class Pool(Layout):
+    """Replicas of one layout on one hardware."""
+
+    hardware: HardwareField
+
+
+class Deployment(Layout):
+    """One pool's keys, or `pools` of prefill and decode; requests are spread by the router."""
+
+    hardware: HardwareField | None = None
+    pools: dict[Literal["prefill", "decode"], Pool] | None = None
+    router: Router = Field(default_factory=lambda: Router.resolve("round_robin"))
+
+    @model_validator(mode="after")
+    def _one_or_two(self) -> Self:
+        if self.pools is None and self.hardware is None:
+            raise ValueError("name its hardware, or give pools")
+        if self.pools is not None:
+            beside = sorted(self.model_fields_set - {"pools", "router"})
+            if beside:
+                raise ValueError(f"with pools, {', '.join(beside)} belong inside each pool")
+            if set(self.pools) != {"prefill", "decode"}:
+                raise ValueError("pools need both prefill and decode")
+        return self
+
+    def by_name(self) -> dict[str, Pool]:
+        """The pools by name; a single one is called `all`."""
+        if self.pools is not None:
+            return {str(name): pool for name, pool in self.pools.items()}
+        own = {name: getattr(self, name) for name in Pool.model_fields}
+        return {"all": Pool.model_construct(**own)}
+
+
+class Slo(Frozen):
+    """What a request must meet to count as goodput."""
+
+    ttft: units.Seconds | None = Field(None, gt=0, description="time to first token")
+    tpot: units.Seconds | None = Field(None, gt=0, description="time per output token after the first")
+    e2e: units.Seconds | None = Field(None, gt=0, description="arrival to last token")
+    percentile: float = Field(99.0, gt=0, le=100, description="share of requests that must meet it")
+
+
+class Power(Frozen):
+    """Cap per device, and what a kilowatt-hour and a device-hour cost."""
+
+    cap: units.Watts | None = Field(None, gt=0, description="per device; below the board's own")
+    pue: float | None = Field(None, ge=1, description="facility power over node power")
+    carbon: units.CarbonIntensity | None = Field(None, ge=0, description="of the grid")
+    price: units.Price | None = Field(None, ge=0, description="per device-hour")
+
+
+class Simulation(Frozen):
+    """How it is simulated."""
+
+    detail: Literal["step", "op"] = "step"
+    seed: int = Field(0, ge=0)
+    replications: int = Field(1, ge=1)
+    warm_up: units.Seconds = Field(0.0, ge=0, description="cut from the metrics")
+
+
+class Study(Frozen):
+    """What is varied, by dotted path."""
+
+    kind: Literal["compare", "sweep", "plan", "capacity", "sensitivity"]
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict, description="of the study's kind")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        empty = [path for path, values in self.axes.items() if not values]
+        if empty or (self.kind in ("compare", "sweep") and not self.axes):
+            raise ValueError(f"nothing to vary{' in ' + ', '.join(empty) if empty else ''}: give each axis its values")
+        return self
+
+
+class Scenario(Frozen):
+    """A model on a deployment under a workload."""
+
+    title: str = Field("", description="the question, as the report asks it")
+    model: str = Field(description="a name, a YAML, or a path to a config.json")
+    precision: Precision | None = Field(None, description="instead of the model's own")
+    deployment: Deployment
+    expert_load: str | dict[str, Any] = Field("uniform", description="how tokens spread over experts")
+    sparsity: dict[str, Any] | None = Field(None, description="activation sparsity and its format")
+    densities: str | None = Field(None, description="named set of activation densities by projection")
+    workload: Workload
+    slo: Slo = Slo()
+    power: Power = Power()
+    simulation: Simulation = Simulation()
+    study: Study | None = None
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _document: Document | None = PrivateAttr(default=None)
+
+    @classmethod
+    def load(cls, name: str | Path, settings: Iterable[str] = ()) -> Scenario:
+        """The scenario in a file, or of a name among the scenarios, with `path=value` settings applied.
+
+        Raises:
+            InputError: all problems at once, each with its place.
+
+        """
+        document = with_settings(load_yaml(find("scenarios", str(name), "scenario")), settings)
+        return cls._built(document)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], folder: Path | None = None) -> Scenario:
+        """The scenario of a plain mapping, as a YAML file would hold it."""
+        return cls._built(Document(dict(values), {}, folder or Path.cwd()))
+
+    @classmethod
+    def _built(cls, document: Document) -> Scenario:
+        scenario: Scenario = build(cls, document)
+        scenario._folder, scenario._document = document.folder, document
+        problems = scenario.workload.problems(document.folder)
+        if problems:
+            raise InputError(
+                [Problem(p.message, p.path, p.place or document.place(("workload",)), p.hint) for p in problems]
+            )
+        return scenario
+
+    def with_settings(self, settings: Iterable[str]) -> Scenario:
+        """A copy with `path=value` settings applied and everything checked again."""
+        document = self._document or Document(self.model_dump(mode="json"), {}, self._folder)
+        return self._built(with_settings(document, settings))
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start."""
+        return self._folder
+
+    @property
+    def document(self) -> Document:
+        """The plain values it was made of."""
+        return self._document or Document(self.model_dump(mode="json"), {}, self._folder)
