@@ -1,0 +1,1 @@
+"""The event-driven simulation of serving: replicas, schedulers and routers on SimPy."""

@@ -1,0 +1,175 @@
+"""The replicas behind a router, and the requests on their way to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from simpy import Environment
+from simpy.events import Event as SimPyEvent
+from simpy.events import Timeout
+
+from sparsesim.sim.log import EventLog, RequestLog, StepLog
+from sparsesim.sim.replica import Replica, ReplicaSpec
+from sparsesim.sim.request import Job, Outcome
+from sparsesim.sim.routers.base import Router
+from sparsesim.sim.schedulers.base import Scheduler
+from sparsesim.workload.requests import RequestTable
+
+Progress = Callable[[int, int, float], None]
+PROGRESS_EVERY = 1024  # requests between two calls of a progress callback
+
+
+class Fleet:
+    """Run-time state of a deployment: the replicas that are up, the logs, and what each ended request sets off."""
+
+    def __init__(
+        self,
+        requests: RequestTable,
+        specs: Sequence[ReplicaSpec],
+        router: Router,
+        scheduler: Scheduler,
+        progress: Progress | None = None,
+    ) -> None:
+        self.env = Environment()
+        self.table, self.scheduler, self.progress = requests, scheduler, progress
+        self.steps = StepLog(sum(np.isfinite(specs[0].steps.windows)))
+        self.log = RequestLog(len(requests))
+        self.events = EventLog()
+        self.replicas: list[Replica] = []
+        self.up: list[Replica] = []
+        self.choose = router.chooser()
+        self.left = len(requests)
+        self.done = self.env.event()
+        for spec in specs:
+            self.up.append(self.add(spec))
+        self.refused = refusals(requests, self.replicas)
+        self.feed = feed(self)
+        if not self.left:
+            self.stop()
+
+    def add(self, spec: ReplicaSpec) -> Replica:
+        """One more replica; the caller says when it is up."""
+        replica = self.scheduler.replica(self, len(self.replicas), spec)
+        self.replicas.append(replica)
+        return replica
+
+    def arrive(self, row: int, now_s: float) -> None:
+        """A request comes in from outside."""
+        feed = self.feed
+        job = Job(row, feed.prompt[row], feed.output[row], feed.priority[row], now_s)
+        feed.arrival[row] = now_s
+        refused = self.refused
+        if refused is not None and (outcome := refused[row]):
+            self.ended(job, Outcome(outcome), now_s)
+            return
+        self.dispatch(job, now_s)
+
+    def dispatch(self, job: Job, now_s: float) -> None:
+        """Send a request to a replica."""
+        replica = self.choose(job, self.up, now_s)
+        self.log.replica[job.row] = replica.index
+        replica.submit(job, now_s)
+
+    def ended(self, job: Job, outcome: Outcome, now_s: float) -> None:
+        """A request is over, one way or another."""
+        row = job.row
+        log = self.log
+        log.outcome[row] = outcome
+        log.generated[row] = job.generated
+        if outcome == 1:
+            log.finish[row] = now_s
+        self.left -= 1
+        if self.feed.reacts:
+            self.feed.after(row, now_s)
+        if not self.left:
+            self.stop()
+        elif self.progress is not None and self.left % PROGRESS_EVERY == 0:
+            self.progress(len(self.table) - self.left, len(self.table), now_s)
+
+    def stop(self) -> None:
+        """End the run with the events of this moment."""
+        if not self.done.triggered:
+            self.done.succeed()
+
+
+def refusals(requests: RequestTable, replicas: Sequence[Replica]) -> list[int] | None:
+    """Per request the outcome if no replica could ever serve it, else 0; None where every replica can serve all."""
+    # the checks grow with either length: if the longest of both passes, all do
+    longest = Job(0, int(requests.prompt_tok.max(initial=1)), int(requests.output_tok.max(initial=1)), 0, 0.0)
+    if all(replica.refusal(longest) is None for replica in replicas):
+        return None
+    distinct = {id(replica.spec): replica for replica in replicas}.values()
+    outcomes = []
+    for row, (prompt, output) in enumerate(
+        zip(requests.prompt_tok.tolist(), requests.output_tok.tolist(), strict=True)
+    ):
+        found = [replica.refusal(Job(row, prompt, output, 0, 0.0)) for replica in distinct]
+        outcomes.append(0 if None in found else int(found[0] or 0))
+    return outcomes
+
+
+class Feed:
+    """When requests come: as recorded, after their predecessor, or one for each that ends."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        table = fleet.table
+        self.fleet, self.env = fleet, fleet.env
+        self.prompt: list[int] = table.prompt_tok.tolist()
+        self.output: list[int] = table.output_tok.tolist()
+        self.priority: list[int] = table.priority.tolist()
+        self.arrival = np.full(len(table), np.nan)
+        self.think: list[float] = table.think_s.tolist()
+        self.reacts = table.concurrency is not None or bool((table.follows >= 0).any())
+        self.followers: dict[int, list[int]] = {}
+        self.next = 0
+
+    def source(self, rows: npt.NDArray[np.int64]) -> None:
+        """Deliver rows at their arrival times, one pending event at a time."""
+        times: list[float] = self.fleet.table.arrival_s[rows].tolist()
+        order: list[int] = rows.tolist()
+        env, arrive, count = self.env, self.fleet.arrive, len(order)
+        if not count:
+            return
+        place = 0
+
+        def deliver(_: SimPyEvent) -> None:
+            nonlocal place
+            i = place
+            place = i + 1
+            if place < count:
+                delay = times[place] - env._now
+                following = Timeout(env, delay if delay > 0.0 else 0.0)
+                following.callbacks.append(deliver)
+            arrive(order[i], times[i])
+
+        Timeout(env, times[0]).callbacks.append(deliver)
+
+    def later(self, row: int, time_s: float) -> None:
+        """Deliver one row at a time that has just become known."""
+        event = Timeout(self.env, max(time_s - self.env._now, 0.0))
+        event.callbacks.append(lambda _: self.fleet.arrive(row, time_s))
+
+    def after(self, row: int, now_s: float) -> None:
+        """A request has ended: what follows it comes."""
+        for follower in self.followers.pop(row, ()):
+            self.later(follower, now_s + self.think[follower])
+        if self.fleet.table.concurrency is not None and self.next < len(self.prompt):
+            self.next += 1
+            self.later(self.next - 1, now_s + self.think[self.next - 1])
+
+
+def feed(fleet: Fleet) -> Feed:
+    """The feed of a request table, its first arrivals scheduled."""
+    table = fleet.table
+    made = Feed(fleet)
+    if table.concurrency is not None:
+        made.next = min(table.concurrency, len(table))
+        for row in range(made.next):
+            made.later(row, 0.0)
+        return made
+    for row in np.flatnonzero(table.follows >= 0).tolist():
+        made.followers.setdefault(int(table.follows[row]), []).append(row)
+    made.source(np.flatnonzero(table.follows < 0))
+    return made

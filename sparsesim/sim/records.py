@@ -1,0 +1,148 @@
+"""What a run leaves behind: columns per request, per step or leap, per event and per replica.
+
+A step row with `iterations` m, `first_s` a and `slope_s` b stands for m engine iterations of a + b*j seconds,
+j = 0 .. m-1: boundary j is start_s + a*j + b*j*(j-1)/2, so every token's time follows in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsesim.sim.log import STEP_COLUMNS, Event, EventLog, RequestLog, StepLog
+from sparsesim.sim.request import Outcome
+from sparsesim.sim.steps import Floats, StepModel, leap_totals
+
+Columns = dict[str, npt.NDArray[np.generic]]
+WHOLE = (
+    "replica",
+    "iterations",
+    "decode",
+    "context_tok",
+    "prefill_tok",
+    "chunks",
+    "output_tok",
+    "kv_blocks",
+    "running",
+    "waiting",
+)
+
+
+@dataclass(frozen=True)
+class Records:
+    """A run's tables; every column of a table has the table's length.
+
+    Attributes:
+        requests: request, client, priority, arrival_s, prompt_tok, output_tok, replica, admitted_s, first_token_s,
+            finish_s (NaN where it did not happen), preemptions, cached_tok, generated_tok,
+            outcome (a name of `Outcome`).
+        steps: replica, start_s, end_s, iterations, decode (sequences that decode), context_tok (attended in the first
+            iteration, summed over them), prefill_tok, chunks, output_tok, kv_blocks (in use at the end), running,
+            waiting (at the end), first_s, slope_s, <component>_j.
+        events: time_s, event (a name of `Event`), replica, request (-1 where none).
+        replicas: replica, up_s, down_s, kv_blocks, idle_w, active_idle_w: one row per interval in which it drew power.
+        components: of energy, in the order of the columns.
+        end_s: the time at which the run ended.
+        partial: whether it was interrupted.
+
+    """
+
+    requests: Columns
+    steps: Columns
+    events: Columns
+    replicas: Columns
+    components: tuple[str, ...]
+    end_s: float
+    partial: bool = False
+
+
+def request_columns(log: RequestLog, count: int) -> Columns:
+    """The request log as columns (the asked-for ones are added by the caller)."""
+    names = np.array([outcome.name for outcome in Outcome])
+    return {
+        "request": np.arange(count, dtype=np.int64),
+        "replica": np.array(log.replica, dtype=np.int32),
+        "admitted_s": np.array(log.admitted),
+        "first_token_s": np.array(log.first_token),
+        "finish_s": np.array(log.finish),
+        "preemptions": np.array(log.preemptions, dtype=np.int32),
+        "cached_tok": np.array(log.cached, dtype=np.int64),
+        "generated_tok": np.array(log.generated, dtype=np.int64),
+        "outcome": names[np.array(log.outcome, dtype=np.int64)] if count else names[:0],
+    }
+
+
+def event_columns(log: EventLog) -> Columns:
+    """The event log as columns, in order of time."""
+    names = np.array([event.name for event in Event])
+    rows = sorted(log.rows)
+    kinds = np.array([row[1] for row in rows], dtype=np.int64)
+    return {
+        "time_s": np.array([row[0] for row in rows], dtype=np.float64),
+        "event": names[kinds] if rows else names[:0],
+        "replica": np.array([row[2] for row in rows], dtype=np.int32),
+        "request": np.array([row[3] for row in rows], dtype=np.int64),
+    }
+
+
+def step_columns(log: StepLog, models: Sequence[StepModel]) -> Columns:
+    """The step log as columns in order of start, with energies; `models` holds one per replica."""
+    table = log.table()
+    raw = {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)}
+    energies = _energies(table, raw, log, models)
+    m = raw["iterations"]
+    order = np.argsort(raw["start_s"], kind="stable")
+    columns: Columns = {
+        name: raw[name][order].astype(np.int64) if name in WHOLE else raw[name][order] for name in STEP_COLUMNS
+    }
+    columns["end_s"] = (raw["start_s"] + raw["first_s"] * m + raw["slope_s"] * (m * (m - 1) / 2))[order]
+    for k, component in enumerate(models[0].components):
+        columns[f"{component}_j"] = energies[order, k]
+    return columns
+
+
+def _energies(table: Floats, raw: dict[str, Floats], log: StepLog, models: Sequence[StepModel]) -> Floats:
+    """Joules by component of every row, [rows, components]."""
+    components = len(models[0].components)
+    energies = np.zeros((len(table), components))
+    mixed = np.flatnonzero(raw["chunks"] > 0)
+    written = np.frombuffer(log.energies, dtype=np.float64)[: len(mixed) * components].reshape(-1, components)
+    energies[mixed[: len(written)]] = written
+    leaps = np.flatnonzero((raw["chunks"] == 0) & (raw["iterations"] > 0))
+    owner = raw["replica"].astype(np.int64)
+    for model in dict.fromkeys(map(id, models)):
+        replicas = [i for i, own in enumerate(models) if id(own) == model]
+        rows = leaps[np.isin(owner[leaps], replicas)]
+        _leap_energies(energies, table, raw, rows, models[replicas[0]])
+    return energies
+
+
+def _leap_energies(
+    energies: Floats, table: Floats, raw: dict[str, Floats], rows: npt.NDArray[np.intp], model: StepModel
+) -> None:
+    """Fill in the leaps of one model, batch size by batch size."""
+    decode = raw["decode"][rows]
+    order = np.argsort(decode, kind="stable")
+    rows, decode = rows[order], decode[order]
+    sizes, firsts = np.unique(decode, return_index=True)
+    for size, group in zip(sizes.tolist(), np.split(rows, firsts[1:]), strict=True):
+        starts, growth = _coordinates(table[group], raw["context_tok"][group], model.windows)
+        totals = leap_totals(model.decode(int(size)), starts / size, growth / size, raw["iterations"][group])
+        energies[group] = totals[:, 1:]
+
+
+def _coordinates(table: Floats, context: Floats, windows: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """Summed coordinates and their growth per iteration, [rows, channels]; the finite ones stand after the columns."""
+    starts = np.empty((len(table), len(windows)))
+    growth = np.empty_like(starts)
+    place = len(STEP_COLUMNS)
+    for k, window in enumerate(windows):
+        if np.isinf(window):
+            starts[:, k], growth[:, k] = context, table[:, 5]
+        else:
+            starts[:, k], growth[:, k] = table[:, place], table[:, place + 1]
+            place += 2
+    return starts, growth

@@ -1,0 +1,422 @@
+"""A replica as O(1) aggregates that leap over runs of decode iterations.
+
+Between two changes of the batch every decoding sequence gains one token per iteration. So the replica keeps only
+counts and sums over the batch: how many decode, their total context, how many take a new KV block in an iteration of
+each residue modulo the block size. Sequence i attends step + offset_i tokens in the iteration numbered `step`; its
+finishing step is known when it joins. A leap of m iterations from t0 with first time a and growth b ends at
+t0 + a*m + b*m*(m-1)/2. What happens within TIE_S after a boundary counts as at the boundary: a boundary's event is due
+TIE_S after it, so arrivals that tie with it are delivered first.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from simpy.events import Event as SimPyEvent
+from simpy.events import Timeout
+
+from sparsesim.sim.log import Event
+from sparsesim.sim.request import Job, Outcome
+from sparsesim.sim.steps import Curves, StepModel
+
+if TYPE_CHECKING:
+    from sparsesim.sim.fleet import Fleet
+
+TIE_S = 1e-9  # two times nearer than this are one (well below any step, well above float rounding in a day)
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """One replica: its costs and its memory.
+
+    Attributes:
+        steps: the costs of its iterations.
+        kv_blocks: KV blocks it has.
+        max_context: tokens, the longest prompt plus output.
+        block_tok: tokens per block.
+        state_slots: sequences whose SSM state fits, None where there is no state.
+        kv_windows: one entry per group of layers that takes blocks of its own from the pool: inf, or the window
+            beyond which a sequence gives blocks back (it then holds ceil(window / block_tok) + 1). Empty: no KV.
+
+    """
+
+    steps: StepModel
+    kv_blocks: int
+    max_context: int
+    block_tok: int = 16
+    state_slots: int | None = None
+    kv_windows: tuple[float, ...] = (math.inf,)
+
+
+class Window:
+    """Sums over the batch for a finite attention window."""
+
+    __slots__ = ("attended", "growing", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.attended = 0  # sum of min(context, size) in the next iteration
+        self.growing = 0  # sequences with context < size
+
+
+class Replica(ABC):
+    """The leap engine; a scheduler's subclass decides what comes next (`plan`) and what an arrival does (`submit`)."""
+
+    def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec) -> None:
+        self.fleet, self.index, self.spec = fleet, index, spec
+        self.env, self.log, self.requests = fleet.env, fleet.steps, fleet.log
+        self.curves = Curves(spec.steps)
+        self.windows = tuple(Window(int(w)) for w in spec.steps.windows if math.isfinite(w))
+        self.plain = spec.steps.windows == (math.inf,)
+        self.block_tok = spec.block_tok
+        self.full_groups = sum(math.isinf(w) for w in spec.kv_windows)
+        self.caps = tuple(-(-int(w) // spec.block_tok) + 1 for w in spec.kv_windows if math.isfinite(w))
+        self.running: dict[Job, None] = {}  # in order of admission
+        self.outstanding = 0
+        self.joined = 0
+        self.grows = True  # whether decoding takes blocks; a scheduler that reserves them all at once says no
+        self.reset(0.0)
+
+    def reset(self, time_s: float) -> None:
+        """An empty batch and an empty pool."""
+        self.time = self.end = time_s
+        self.free = self.spec.kv_blocks
+        self.step = self.decoding = self.context = self.phased = 0
+        self.phase = [0] * (2 * self.block_tok)  # twice over, so that any run of residues is one slice
+        self.finishing: list[tuple[int, int, Job]] = []
+        self.turns: list[tuple[int, int, int, Job, int]] = []
+        self.iterations = 0
+        self.first_s = self.slope_s = 0.0
+        self.chunks: Sequence[tuple[Job, int]] = ()
+        self.prefill_tok = self.output_tok = 0
+        self.pending: SimPyEvent | None = None
+        self.running.clear()
+        for window in self.windows:
+            window.attended = window.growing = 0
+
+    # ---- what a scheduler adds
+
+    @abstractmethod
+    def submit(self, job: Job, now_s: float) -> None:
+        """A request arrives."""
+
+    @abstractmethod
+    def plan(self) -> None:
+        """At a boundary: start the next leap or step, or fall idle."""
+
+    @property
+    @abstractmethod
+    def waiting_count(self) -> int:
+        """Requests that wait."""
+
+    # ---- memory
+
+    def blocks(self, tokens: int) -> int:
+        """KV blocks that hold `tokens` of one sequence, over all groups."""
+        whole = -(-tokens // self.block_tok)
+        if not self.caps:
+            return whole * self.full_groups
+        return whole * self.full_groups + sum(min(whole, cap) for cap in self.caps)
+
+    def refusal(self, job: Job) -> Outcome | None:
+        """Why this replica could never serve a request, if so. The last token sampled needs no KV."""
+        if job.prompt + job.output > self.spec.max_context:
+            return Outcome.rejected_too_long
+        if self.blocks(job.prompt + job.output - 1) > self.spec.kv_blocks or self.spec.state_slots == 0:
+            return Outcome.rejected_too_large
+        return None
+
+    def grown(self, iterations: int) -> int:
+        """Blocks that the decoding sequences take in the next `iterations`."""
+        start = self.step % self.block_tok
+        rounds, rest = divmod(iterations, self.block_tok)
+        return rounds * self.phased + sum(self.phase[start : start + rest])
+
+    def affordable(self) -> int:
+        """Iterations until the decoding sequences find the pool empty."""
+        rounds, left = divmod(self.free, self.phased)
+        iterations = rounds * self.block_tok
+        start = self.step % self.block_tok
+        for need in self.phase[start : start + self.block_tok]:
+            if need > left:
+                break
+            left -= need
+            iterations += 1
+        return iterations
+
+    # ---- membership of the decode batch
+
+    def join(self, job: Job) -> None:
+        """The request decodes from the next iteration on; its `target` is computed and one more token known."""
+        context = job.target + 1
+        step = self.step
+        job.offset = offset = context - step
+        job.finish_step = finish = step + job.output - job.generated
+        self.joined = job.order = order = self.joined + 1
+        heappush(self.finishing, (finish, order, job))
+        self.decoding += 1
+        self.context += context
+        job.weight = weight = self.full_groups if self.grows else 0
+        if self.caps or self.windows:
+            weight = self._join_windows(job, context)
+        residue = (1 - offset) % self.block_tok
+        self.phase[residue] += weight
+        self.phase[residue + self.block_tok] += weight
+        self.phased += weight
+
+    def _join_windows(self, job: Job, context: int) -> int:
+        """Count a sequence into the windows it has not filled, and note the steps at which it will have."""
+        for k, window in enumerate(self.windows):
+            window.attended += min(context, window.size)
+            if context < window.size:
+                window.growing += 1
+                heappush(self.turns, (window.size - job.offset, job.order, job.offset, job, k))
+        held = -(-(context - 1) // self.block_tok)
+        for cap in self.caps:
+            if self.grows and held < cap:
+                job.weight += 1
+                heappush(self.turns, (cap * self.block_tok + 1 - job.offset, job.order, job.offset, job, -1))
+        return job.weight
+
+    def leave(self, job: Job) -> None:
+        """The request decodes no more; its blocks are still held, and `computed` says how many tokens they hold."""
+        context = self.step + job.offset
+        self.decoding -= 1
+        self.context -= context
+        for window in self.windows:
+            window.attended -= min(context, window.size)
+            if context < window.size:
+                window.growing -= 1
+        residue = (1 - job.offset) % self.block_tok
+        self.phase[residue] -= job.weight
+        self.phase[residue + self.block_tok] -= job.weight
+        self.phased -= job.weight
+        job.generated = job.output - (job.finish_step - self.step)
+        job.finish_step = -1
+        job.computed = context - 1
+        job.blocks = self.blocks(context - 1)
+
+    def release(self, job: Job) -> None:
+        """Give back what the request holds."""
+        self.free += job.blocks
+        job.blocks = 0
+        del self.running[job]
+
+    def turn(self) -> None:
+        """Stop counting the sequences that have just filled a window."""
+        turns, step = self.turns, self.step
+        while turns and turns[0][0] <= step:
+            _, _, offset, job, k = heappop(turns)
+            if job.finish_step < 0 or job.offset != offset:
+                continue
+            if k >= 0:
+                self.windows[k].growing -= 1
+                continue
+            job.weight -= 1
+            residue = (1 - offset) % self.block_tok
+            self.phase[residue] -= 1
+            self.phase[residue + self.block_tok] -= 1
+            self.phased -= 1
+
+    # ---- time
+
+    def wake_at(self, time_s: float) -> None:
+        """Be called when everything that ties with `time_s` has happened; any earlier wake-up is void."""
+        env = self.env
+        delay = time_s + TIE_S - env._now
+        event = Timeout(env, delay if delay > 0.0 else 0.0)
+        event.callbacks.append(self.wake)
+        self.pending = event
+
+    def wake(self, event: SimPyEvent) -> None:
+        """The boundary that was waited for."""
+        if event is not self.pending:
+            return
+        self.pending = None
+        if self.iterations:
+            self.advance()
+        self.plan()
+
+    def leap(self, most: int | None = None) -> None:
+        """Start a run of decode iterations, as long as nothing changes and at most `most`."""
+        finishing, step = self.finishing, self.step
+        while finishing[0][2].finish_step != finishing[0][0]:
+            heappop(finishing)
+        m = finishing[0][0] - step
+        if self.turns:
+            m = min(m, self.turns[0][0] - step)
+        if most is not None and most < m:
+            m = most
+        if self.free < self.phased * (m // self.block_tok + 1):
+            m = min(m, self.affordable())
+        decoding = self.decoding
+        if self.plain:
+            self.first_s, self.slope_s, room = self.curves.lines(decoding)[0].at(self.context / decoding)
+            if room < m:
+                m = int(room) + 1
+        else:
+            m = self._line(m)
+        self.iterations = m
+        self.output_tok = decoding * m
+        self.end = end = self.time + self.first_s * m + self.slope_s * (m * (m - 1) / 2)
+        self.wake_at(end)
+
+    def _line(self, most: int) -> int:
+        """Set the leap's times from every channel; the iterations until the first of them meets a knot."""
+        time_s = slope_s = 0.0
+        for line, (start, growth) in zip(self.curves.lines(self.decoding), self._coordinates(), strict=False):
+            at_s, slope, room = line.at(start)
+            time_s += at_s
+            slope_s += slope * growth
+            if growth > 0.0 and room / growth < most:
+                most = int(room / growth) + 1
+        self.first_s, self.slope_s = time_s, slope_s
+        return most
+
+    def _coordinates(self) -> list[tuple[float, float]]:
+        """(coordinate, growth per iteration) of every channel; one dummy where there is none."""
+        n = self.decoding
+        finite = iter(self.windows)
+        found = []
+        for size in self.spec.steps.windows:
+            if math.isinf(size):
+                found.append((self.context / n, 1.0))
+            else:
+                window = next(finite)
+                found.append((window.attended / n, window.growing / n))
+        return found or [(0.0, 0.0)]
+
+    def mixed_step(self, chunks: Sequence[tuple[Job, int]], extra_s: float = 0.0) -> None:
+        """Start one iteration with prompt chunks (request, tokens), whose blocks are already held."""
+        n = self.decoding
+        sampled = n
+        tokens = 0
+        shapes = []
+        for job, q in chunks:
+            kv = job.computed + q
+            shapes.append((q, kv))
+            tokens += q
+            if kv == job.target:
+                sampled += 1
+        if self.plain:
+            contexts: tuple[float, ...] = (self.context / n if n else 0.0,)
+        else:
+            contexts = tuple(c for c, _ in self._coordinates()) if n else (0.0,) * len(self.spec.steps.windows)
+        values = self.spec.steps.mixed(n, contexts[: len(self.spec.steps.windows)], shapes, sampled)
+        self.chunks = chunks
+        self.prefill_tok = tokens
+        self.output_tok = sampled
+        self.first_s = float(values[0]) + extra_s
+        self.slope_s = 0.0
+        self.iterations = 1
+        self.energies = values[1:]
+        self.end = self.time + self.first_s
+        self.wake_at(self.end)
+
+    def ends(self, iterations: int) -> float:
+        """The time of a boundary of the leap."""
+        return self.time + self.first_s * iterations + self.slope_s * (iterations * (iterations - 1) / 2)
+
+    def boundary(self, time_s: float) -> int:
+        """The first boundary (1, 2, ...) of the leap that is at or after `time_s`, ties included."""
+        a, b = self.first_s, self.slope_s
+        past = time_s - TIE_S - self.time
+        if past <= a:
+            return 1
+        half = a - b / 2
+        j = max(1, math.ceil(2 * past / (half + math.sqrt(half * half + 2 * b * past))))
+        while a * j + b * (j * (j - 1) / 2) < past:
+            j += 1
+        while j > 1 and a * (j - 1) + b * ((j - 1) * (j - 2) / 2) >= past:
+            j -= 1
+        return j
+
+    def cut(self, iterations: int) -> None:
+        """Shorten the leap to `iterations`."""
+        self.output_tok = self.output_tok // self.iterations * iterations
+        self.iterations = iterations
+        self.end = self.ends(iterations)
+        self.wake_at(self.end)
+
+    def advance(self) -> None:
+        """Apply the leap or step that has just ended: tokens, blocks, the row of the log, joins and finishes."""
+        m = self.iterations
+        n = self.decoding
+        step = self.step
+        context = self.context
+        if n:
+            if m == 1:
+                self.free -= self.phase[step % self.block_tok]
+            else:
+                self.free -= self.grown(m)
+            self.context = context + n * m
+        chunks = self.chunks
+        self.log.row(
+            (
+                self.index, self.time, self.first_s, self.slope_s, m, n, context, self.prefill_tok if chunks else 0,
+                len(chunks), self.output_tok, self.spec.kv_blocks - self.free, len(self.running), self.waiting_count,
+            )
+        )  # fmt: skip
+        self.iterations = 0
+        self.step = step = step + m
+        self.time = self.end
+        if self.windows:
+            self._advance_windows(m)
+        if self.turns:
+            self.turn()
+        if chunks:
+            self.log.energy(self.energies)
+            self.chunks = ()
+            self.complete(chunks)
+        finishing = self.finishing
+        while finishing and finishing[0][0] <= step:
+            finish, _, job = heappop(finishing)
+            if job.finish_step == finish:
+                self.finish(job)
+
+    def _advance_windows(self, iterations: int) -> None:
+        """Log and move the sums of the finite windows."""
+        for window in self.windows:
+            self.log.row((window.attended, window.growing))
+            window.attended += window.growing * iterations
+
+    def complete(self, chunks: Sequence[tuple[Job, int]]) -> None:
+        """Prompt chunks are computed; a request whose target is complete gets a token and decodes on."""
+        for job, q in chunks:
+            job.computed += q
+            if job.computed == job.target:
+                self.token(job)
+
+    def token(self, job: Job) -> None:
+        """The token that ends a prefill."""
+        if job.generated:
+            self.fleet.events.add(self.time, Event.resumed, self.index, job.row)
+        else:
+            self.requests.first_token[job.row] = self.time
+        job.generated += 1
+        self.join(job)
+
+    def finish(self, job: Job) -> None:
+        """The request has its last token."""
+        self.leave(job)
+        self.release(job)
+        self.outstanding -= 1
+        self.fleet.ended(job, Outcome.finished, self.time)
+
+    def close(self, time_s: float) -> None:
+        """The run ends at `time_s`: keep the iterations of a leap that are complete by then."""
+        if self.iterations and not self.chunks and self.pending is not None:
+            done = self.boundary(time_s + TIE_S)
+            done -= self.ends(done) > time_s
+            if 0 < done < self.iterations:
+                self.cut(done)
+                self.advance()
+        for job in self.running:
+            if job.finish_step >= 0:
+                job.generated = job.output - (job.finish_step - self.step)
+            self.requests.generated[job.row] = job.generated

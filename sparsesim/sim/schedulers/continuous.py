@@ -1,0 +1,233 @@
+"""Continuous batching by the rules of vLLM V1's scheduler (github.com/vllm-project/vllm, vllm/v1/core/sched).
+
+An iteration first serves the running requests, in order: one token for each that decodes, the rest of its prompt (as
+far as the token budget goes) for the one that prefills. Then waiting ones, in order of priority and arrival, are
+admitted with the budget left, until budget, places or blocks run out; the first that cannot enter blocks those behind
+it. A running request that finds no block preempts the last one, which gives up its blocks, goes to the front of the
+queue and later computes its prompt and its output again; nothing is admitted in that iteration.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from sparsesim.sim.log import Event
+from sparsesim.sim.replica import Replica, ReplicaSpec
+from sparsesim.sim.request import Job
+from sparsesim.sim.schedulers.base import Scheduler
+
+if TYPE_CHECKING:
+    from sparsesim.sim.fleet import Fleet
+
+
+class Continuous(Scheduler):
+    """Continuous batching with chunked prefill and one token budget per iteration.
+
+    Attributes:
+        max_running: requests in the batch at most.
+        token_budget: tokens computed in an iteration at most, prefill and decode together.
+        policy: fcfs serves by arrival, priority by (priority, arrival), the lowest number first.
+
+    """
+
+    max_running: int = Field(256, ge=1)
+    token_budget: int = Field(2048, ge=1)
+    policy: Literal["fcfs", "priority"] = "fcfs"
+
+    @model_validator(mode="after")
+    def _every_running_request_gets_its_token(self) -> Continuous:
+        if self.token_budget < self.max_running:
+            raise ValueError(
+                f"token_budget {self.token_budget} is below max_running {self.max_running}: "
+                "an iteration could not give every running request a token"
+            )
+        return self
+
+    def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec) -> ContinuousReplica:
+        """A replica that batches continuously."""
+        return ContinuousReplica(fleet, index, spec, self)
+
+
+class RankQueue:
+    """Waiting requests in order of rank, with the methods of a deque that the scheduler uses."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[tuple[int, float, int], Job]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def __iter__(self) -> Iterator[Job]:
+        return (job for _, job in sorted(self._heap, key=lambda item: item[0]))
+
+    def __getitem__(self, place: int) -> Job:
+        """The first; there is no other place to ask for."""
+        return self._heap[place][1]
+
+    def append(self, job: Job) -> None:
+        """Add one at its rank."""
+        heappush(self._heap, (job.rank, job))
+
+    appendleft = append
+
+    def popleft(self) -> Job:
+        """Take the first."""
+        return heappop(self._heap)[1]
+
+    def remove(self, job: Job) -> None:
+        """Take one out."""
+        self._heap = [item for item in self._heap if item[1] is not job]
+        heapify(self._heap)
+
+
+class ContinuousReplica(Replica):
+    """A replica that batches continuously."""
+
+    def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec, rules: Continuous) -> None:
+        self.waiting: deque[Job] | RankQueue = deque() if rules.policy == "fcfs" else RankQueue()
+        self.prefilling: Job | None = None
+        self.token_budget = rules.token_budget
+        self.by_rank = rules.policy == "priority"
+        slots = spec.state_slots
+        self.places = rules.max_running if slots is None else min(rules.max_running, slots)
+        super().__init__(fleet, index, spec)
+
+    @property
+    def waiting_count(self) -> int:
+        """Requests that wait."""
+        return len(self.waiting)
+
+    def submit(self, job: Job, now_s: float) -> None:
+        """Queue a request; if it can enter at a boundary inside the leap, the leap ends there."""
+        waiting = self.waiting
+        waiting.append(job)
+        self.outstanding += 1
+        if self.pending is None:
+            self.time = self.end = now_s
+            self.wake_at(now_s)
+        elif self.iterations > 1 and waiting[0] is job:
+            j = self.boundary(now_s)
+            if j < self.iterations and self.admissible(job, j):
+                self.cut(j)
+
+    def admissible(self, job: Job, boundary: int) -> bool:
+        """Whether the first in the queue could enter at a boundary of the leap."""
+        budget = self.token_budget - self.decoding
+        if budget <= 0 or len(self.running) >= self.places:
+            return False
+        need = self.blocks(min(job.target, budget))
+        if need <= self.free - self.phased * ((boundary + 1) // self.block_tok + 1):
+            return True
+        return need <= self.free - self.grown(boundary + 1)
+
+    def plan(self) -> None:
+        """Serve the running, admit the waiting, start the iteration or the leap."""
+        free = self.free
+        if self.decoding:
+            free -= self.phase[self.step % self.block_tok]
+        prefilling = self.prefilling
+        if free < 0 or (prefilling is not None and self.chunk_blocks(prefilling) > free):
+            self.preempting_step()
+        elif prefilling is not None or self.waiting:
+            chunks = self.admit(free)
+            if chunks:
+                self.mixed_step(chunks)
+            elif self.decoding:
+                self.leap()
+        elif self.decoding:
+            self.leap()
+
+    def chunk_blocks(self, job: Job) -> int:
+        """Blocks that the next chunk of the prefilling request takes."""
+        q = min(job.target - job.computed, self.token_budget - self.decoding)
+        return self.blocks(job.computed + q) - job.blocks
+
+    def admit(self, free: int) -> list[tuple[Job, int]]:
+        """The chunks of an iteration; `free` blocks are left beside what the decoding ones take."""
+        budget = self.token_budget - self.decoding
+        chunks: list[tuple[Job, int]] = []
+        job = self.prefilling
+        if job is not None and budget:
+            q, free = self.take_chunk(job, budget, free)
+            chunks.append((job, q))
+            budget -= q
+        waiting, running, places = self.waiting, self.running, self.places
+        while waiting and budget > 0 and len(running) < places:
+            job = waiting[0]
+            q = job.target if job.target < budget else budget
+            if self.blocks(q) > free:
+                break
+            waiting.popleft()
+            running[job] = None
+            q, free = self.take_chunk(job, budget, free)
+            chunks.append((job, q))
+            budget -= q
+            if not job.preemptions:
+                self.requests.admitted[job.row] = self.time
+        return chunks
+
+    def take_chunk(self, job: Job, budget: int, free: int) -> tuple[int, int]:
+        """Take blocks for a chunk; its tokens and the blocks left."""
+        left = job.target - job.computed
+        q = left if left < budget else budget
+        held = self.blocks(job.computed + q)
+        need = held - job.blocks
+        job.blocks = held
+        self.free -= need
+        self.prefilling = job if q < left else None
+        return q, free - need
+
+    def preempting_step(self) -> None:
+        """Serve the running in order, preempting the last where one finds no block; nothing is admitted."""
+        promised = 0
+        granted: dict[Job, int] = {}
+        for job in list(self.running):
+            if job not in self.running:
+                continue
+            while job in self.running and (need := self.next_blocks(job)) > self.free - promised:
+                victim = self.victim()
+                promised -= granted.pop(victim, 0)
+                self.preempt(victim)
+            if job in self.running:
+                granted[job] = need
+                promised += need
+        job_left = self.prefilling
+        if job_left is not None and self.token_budget > self.decoding:
+            q, _ = self.take_chunk(job_left, self.token_budget - self.decoding, 0)
+            self.mixed_step([(job_left, q)])
+        elif self.decoding:
+            self.leap(most=1)
+        else:
+            self.plan()
+
+    def next_blocks(self, job: Job) -> int:
+        """Blocks that a running request takes in the next iteration."""
+        if job.finish_step < 0:
+            return self.chunk_blocks(job)
+        context = self.step + job.offset
+        return self.blocks(context) - self.blocks(context - 1)
+
+    def victim(self) -> Job:
+        """The running request that is preempted first."""
+        if self.by_rank:
+            return max(self.running, key=lambda job: job.rank)
+        return next(reversed(self.running))
+
+    def preempt(self, job: Job) -> None:
+        """Take a request out of the batch; it will compute everything it has again."""
+        if job.finish_step >= 0:
+            self.leave(job)
+        if self.prefilling is job:
+            self.prefilling = None
+        self.release(job)
+        job.target = job.prompt + job.generated
+        job.computed = 0
+        job.preemptions += 1
+        self.waiting.appendleft(job)
+        self.requests.preemptions[job.row] += 1
+        self.fleet.events.add(self.time, Event.preempted, self.index, job.row)
