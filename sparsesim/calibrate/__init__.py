@@ -1,0 +1,1 @@
+"""From measurements on a GPU to a hardware profile, and from a profile to predictions."""

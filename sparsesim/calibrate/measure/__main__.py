@@ -1,0 +1,108 @@
+"""Command line: measure suites into CSV tables, resumable.
+
+Exit codes: 0 everything measured or out of budget; 1 rows were refused; 2 bad input; 3 the device was lost (run again:
+what was measured is kept and the row that broke it is left out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sparsesim.calibrate.measure import quantities, session
+from sparsesim.calibrate.measure.bench import Bench, CpuBench, GpuBench, TimingPlan
+from sparsesim.calibrate.measure.runners import prepare
+from sparsesim.calibrate.measure.suite import Suite, load
+from sparsesim.calibrate.measure.table import Table, column_names
+from sparsesim.errors import SparsesimError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see `--help`."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _measure_all(options)
+    except SparsesimError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sparsesim.calibrate.measure", description=__doc__)
+    add = parser.add_argument
+    add("--suite", action="append", required=True, metavar="NAME[=SECONDS]", help="may repeat; SECONDS: its budget")
+    add("--out", type=Path, required=True, metavar="DIR", help="one CSV a suite; existing ones are resumed")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: try suites on the host, without energy")
+    add("--input-gb", type=float, default=24.0, help="random buffers that inputs are carved from")
+    add("--output-gb", type=float, default=12.0, help="buffers that outputs are carved from")
+    add("--samples", type=int, default=TimingPlan().samples, help="samples a row")
+    add("--window-s", type=float, default=TimingPlan().window_s, help="energy window, at least 2 s")
+    add("--retry-refused", action="store_true", help="measure rows again that were refused before")
+    return parser
+
+
+def _measure_all(options: argparse.Namespace) -> int:
+    budgets = dict(_budget(text) for text in options.suite)
+    suites = [load(name) for name in budgets]
+    options.out.mkdir(parents=True, exist_ok=True)
+    here = [suite for suite in suites if suite.gpus == 1]
+    worst = 0
+    if here:
+        kind = GpuBench if options.device == "cuda" else CpuBench
+        plan = TimingPlan(samples=options.samples, window_s=options.window_s)
+        bench = kind(plan, options.input_gb, options.output_gb, seed=0)
+        for suite in here:
+            worst = max(worst, _measure(suite, bench, options, budgets[suite.name]))
+            if worst == 3:
+                return worst
+    for suite in suites:
+        if suite.gpus > 1:
+            from sparsesim.calibrate.measure import ranks
+
+            worst = max(worst, ranks.measure(suite, options.out, budgets[suite.name]))
+    return worst
+
+
+def _budget(text: str) -> tuple[str, float]:
+    name, _, seconds = text.partition("=")
+    return name, float(seconds) if seconds else float("inf")
+
+
+def _measure(suite: Suite, bench: Bench, options: argparse.Namespace, budget_s: float) -> int:
+    if suite.quantities:
+        quantities.measure(suite, bench, options.out / f"{suite.name}.csv")
+        return 0
+    table = Table(options.out / f"{suite.name}.csv", column_names(suite.ops()), bench.provenance(suite.name))
+    refused_file = options.out / f"{suite.name}.refused.txt"
+    skip = set() if options.retry_refused or not refused_file.exists() else set(refused_file.read_text().splitlines())
+    try:
+        with torch.inference_mode():
+            outcome = session.run(suite, table, bench, prepare, budget_s, skip)
+    except session.DeviceLostError as error:
+        refused_file.write_text("\n".join([*sorted(skip), str(error)]) + "\n")
+        print(f"{suite.name}: the device was lost at {error}; run again to go on", file=sys.stderr)
+        return 3
+    return report(suite, outcome, refused_file, skip)
+
+
+def report(suite: Suite, outcome: session.Outcome, refused_file: Path, skip: set[str]) -> int:
+    """List what was refused and why; 1 where anything was."""
+    print(
+        f"{suite.name}: {outcome.measured} rows measured, {outcome.already} there before, {outcome.left} left for lack "
+        f"of time, {len(outcome.refused)} refused",
+        file=sys.stderr,
+    )
+    for row, reason in outcome.refused:
+        print(f"  refused: {session.describe(row)}: {reason}", file=sys.stderr)
+    if outcome.refused:
+        names = sorted(skip | {session.describe(row) for row, _ in outcome.refused})
+        refused_file.write_text("\n".join(names) + "\n")
+    return 1 if outcome.refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

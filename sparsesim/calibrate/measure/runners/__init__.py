@@ -1,0 +1,35 @@
+"""Runners by op: from a row to calls over rotated buffers, with the correctness check of each backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sparsesim.calibrate.measure.bench import Bench
+from sparsesim.calibrate.measure.plan import Candidate, UnsupportedError
+from sparsesim.calibrate.measure.runners import attention, gemm, memory, mla_prefill
+from sparsesim.calibrate.measure.suite import Row
+
+Runner = Callable[[Any, Bench], Sequence[Candidate]]
+
+RUNNERS: dict[str, Runner] = {
+    "gemm": gemm.candidates,
+    "attention_prefill": attention.prefill,
+    "attention_decode": attention.decode,
+    "mla_prefill": mla_prefill.candidates,
+    "pointwise": memory.pointwise,
+    "copy": memory.copy,
+}
+
+
+def prepare(row: Row, bench: Bench) -> Sequence[Candidate]:
+    """Backends for a row.
+
+    Raises:
+        UnsupportedError: naming the ops that can be measured.
+
+    """
+    runner = RUNNERS.get(row.op.op)
+    if runner is None:
+        raise UnsupportedError(f"no runner for op {row.op.op!r}; there are: {', '.join(RUNNERS)}")
+    return runner(row.op, bench)
