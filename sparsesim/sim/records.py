@@ -128,7 +128,8 @@ def _leap_energies(
     order = np.argsort(decode, kind="stable")
     rows, decode = rows[order], decode[order]
     sizes, firsts = np.unique(decode, return_index=True)
-    for size, group in zip(sizes.tolist(), np.split(rows, firsts[1:]), strict=True):
+    groups = np.split(rows, firsts[1:]) if len(rows) else []
+    for size, group in zip(sizes.tolist(), groups, strict=True):
         starts, growth = _coordinates(table[group], raw["context_tok"][group], model.windows)
         totals = leap_totals(model.decode(int(size)), starts / size, growth / size, raw["iterations"][group])
         energies[group] = totals[:, 1:]

@@ -418,5 +418,5 @@ class Replica(ABC):
                 self.advance()
         for job in self.running:
             if job.finish_step >= 0:
-                job.generated = job.output - (job.finish_step - self.step)
+                job.generated = job.output - max(job.finish_step - self.step, 0)
             self.requests.generated[job.row] = job.generated

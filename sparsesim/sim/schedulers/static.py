@@ -43,6 +43,7 @@ class StaticReplica(Replica):
         self.places = rules.batch if spec.state_slots is None else min(rules.batch, spec.state_slots)
         super().__init__(fleet, index, spec)
         self.grows = False
+        self.unfinished = 0  # sequences of the batch that still want tokens
 
     @property
     def waiting_count(self) -> int:
@@ -65,12 +66,8 @@ class StaticReplica(Replica):
             return
         batch = self.form()
         if batch:
+            self.unfinished = len(batch)
             self.mixed_step([(job, job.prompt) for job in batch])
-
-    @property
-    def unfinished(self) -> int:
-        """Sequences of the batch that still want tokens."""
-        return sum(job.finish_step >= 0 for job in self.running)
 
     def form(self) -> list[Job]:
         """Take the next batch from the queue, with its memory."""
@@ -93,7 +90,7 @@ class StaticReplica(Replica):
 
     def finish(self, job: Job) -> None:
         """Answer the request; the batch ends with its last one."""
-        job.finish_step = -1
+        self.unfinished -= 1
         job.generated = job.output
         self.outstanding -= 1
         self.fleet.ended(job, Outcome.finished, self.time)

@@ -1,0 +1,261 @@
+"""A plain simulator of the same rules: one iteration at a time, one object per request, nothing aggregated.
+
+It shares no code with the engine but the step model's interface. Times are accumulated iteration by iteration.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+TIE_S = 1e-9
+
+
+@dataclass(eq=False)
+class Seq:
+    """A request; `computed` of its `known` tokens have KV."""
+
+    row: int
+    prompt: int
+    output: int
+    priority: int
+    arrival_s: float
+    computed: int = 0
+    generated: int = 0
+    decodes: bool = False
+    preemptions: int = 0
+    admitted_s: float = math.nan
+    first_s: float = math.nan
+    finish_s: float = math.nan
+    replica: int = -1
+    outcome: str = "unfinished"
+    token_s: list = field(default_factory=list)
+    held: int = 0
+
+    @property
+    def known(self):
+        return self.prompt + self.generated
+
+    @property
+    def rank(self):
+        return (self.priority, self.arrival_s, self.row)
+
+
+class Replica:
+    """Waiting and running lists, and the clock of the iteration under way."""
+
+    def __init__(self, sim, index, spec, rules):
+        self.sim, self.index, self.spec, self.rules = sim, index, spec, rules
+        self.waiting, self.running, self.batch = [], [], None
+        self.iterations = 0
+
+    # memory
+    def need(self, tokens):
+        whole = math.ceil(tokens / self.spec.block_tok)
+        total = 0
+        for w in self.spec.kv_windows:
+            total += whole if math.isinf(w) else min(whole, math.ceil(w / self.spec.block_tok) + 1)
+        return total
+
+    @property
+    def free(self):
+        return self.spec.kv_blocks - sum(s.held for s in self.running)
+
+    @property
+    def outstanding(self):
+        return len(self.waiting) + len(self.running)
+
+    # time
+    def step_s(self, batch):
+        decoders = [s for s, _ in batch if s.decodes]
+        chunks = [(q, s.computed + q) for s, q in batch if not s.decodes]
+        model, n = self.spec.steps, len(decoders)
+        contexts = tuple(sum(min(s.computed + 1, w) for s in decoders) / n if n else 0.0 for w in model.windows)
+        if chunks:
+            done = sum(not s.decodes and s.computed + q == s.known for s, q in batch)
+            return float(model.mixed(n, contexts, chunks, n + done)[0])
+        curve = model.decode(n)
+        time = float(curve.base[0])
+        for channel, c in zip(curve.channels, contexts, strict=True):
+            time += piecewise(channel.knots, channel.values[:, 0], c)
+        return time
+
+    def begin(self, now):
+        self.batch = self.schedule(now)
+        if self.batch:
+            self.sim.at(now + self.step_s(self.batch), self)
+
+    def end(self, now):
+        self.iterations += 1
+        for seq, q in self.batch:
+            seq.computed += q
+            if seq.computed == seq.known:
+                seq.generated += 1
+                seq.decodes = True
+                seq.token_s.append(now)
+                if seq.generated == 1:
+                    seq.first_s = now
+        self.retire(now)
+        self.batch = None
+
+    def retire(self, now):
+        for seq in [s for s in self.running if s.generated == s.output]:
+            self.running.remove(seq)
+            seq.held = 0
+            self.sim.finished(seq, now)
+
+
+class Continuous(Replica):
+    """vLLM V1's rules, read one by one."""
+
+    def schedule(self, now):
+        rules, batch, preempted = self.rules, [], False
+        budget = rules.token_budget
+        i = 0
+        while i < len(self.running) and budget > 0:
+            seq = self.running[i]
+            q = min(seq.known - seq.computed, budget)
+            while seq in self.running and self.need(seq.computed + q) - seq.held > self.free:
+                preempted = True
+                victim = max(self.running, key=lambda s: s.rank) if rules.policy == "priority" else self.running[-1]
+                for entry in [e for e in batch if e[0] is victim]:
+                    batch.remove(entry)
+                    budget += entry[1]
+                i -= self.running.index(victim) < i
+                self.running.remove(victim)
+                victim.held, victim.computed, victim.decodes = 0, 0, False
+                victim.preemptions += 1
+                self.waiting.insert(0, victim)
+                q = min(seq.known - seq.computed, budget)
+            if seq not in self.running:
+                continue
+            seq.held = self.need(seq.computed + q)
+            batch.append((seq, q))
+            budget -= q
+            i += 1
+        if preempted:
+            return batch or self.schedule(now)
+        if rules.policy == "priority":
+            self.waiting.sort(key=lambda s: s.rank)
+        places = min(rules.max_running, math.inf if self.spec.state_slots is None else self.spec.state_slots)
+        while self.waiting and budget > 0 and len(self.running) < places:
+            seq = self.waiting[0]
+            q = min(seq.known, budget)
+            if self.need(q) > self.free:
+                break
+            self.running.append(self.waiting.pop(0))
+            seq.held = self.need(q)
+            batch.append((seq, q))
+            budget -= q
+            if math.isnan(seq.admitted_s):
+                seq.admitted_s = now
+        return batch
+
+
+class Static(Replica):
+    """A batch at a time; done sequences are computed on until the longest is done."""
+
+    def schedule(self, now):
+        if self.running:
+            return [(s, 1) for s in self.running]
+        places = min(self.rules.batch, math.inf if self.spec.state_slots is None else self.spec.state_slots)
+        while self.waiting and len(self.running) < places:
+            trial = [*self.running, self.waiting[0]]
+            longest = max(s.output for s in trial)
+            if sum(self.need(s.prompt + longest - 1) for s in trial) > self.spec.kv_blocks:
+                break
+            self.running.append(self.waiting.pop(0))
+            self.running[-1].admitted_s = now
+        return [(s, s.prompt) for s in self.running]
+
+    def retire(self, now):
+        for seq in self.running:
+            if seq.generated == seq.output:
+                self.sim.finished(seq, now)
+        if all(s.generated >= s.output for s in self.running):
+            self.running = []
+
+    @property
+    def outstanding(self):
+        return len(self.waiting) + sum(s.generated < s.output for s in self.running)
+
+
+def piecewise(knots, values, c):
+    """Linear between knots and beyond the outer ones."""
+    if len(knots) == 1:
+        return float(values[0])
+    i = int(np.clip(np.searchsorted(knots, c) - 1, 0, len(knots) - 2))
+    return float(values[i] + (values[i + 1] - values[i]) * (c - knots[i]) / (knots[i + 1] - knots[i]))
+
+
+KINDS = {"continuous": Continuous, "static": Static}
+
+
+class Reference:
+    """All replicas behind a router, one event per iteration."""
+
+    def __init__(self, table, specs, router, scheduler):
+        self.table, self.router = table, router
+        self.replicas = [KINDS[scheduler.kind](self, i, spec, scheduler) for i, spec in enumerate(specs)]
+        self.events, self.ids, self.turn, self.now = [], itertools.count(), -1, 0.0
+        rows = zip(table.prompt_tok.tolist(), table.output_tok.tolist(), table.priority.tolist(), strict=True)
+        self.seqs = [Seq(i, p, o, rank, math.nan) for i, (p, o, rank) in enumerate(rows)]
+        self.issued = 0
+
+    def at(self, time, target):
+        """A boundary is due a tie after its time, so that arrivals that tie with it come first."""
+        late = TIE_S if isinstance(target, Replica) else 0.0
+        heapq.heappush(self.events, (max(time + late, self.now), next(self.ids), time, target))
+
+    def run(self):
+        if self.table.concurrency is None:
+            for row in np.flatnonzero(self.table.follows < 0).tolist():
+                self.at(float(self.table.arrival_s[row]), row)
+        else:
+            self.issued = min(self.table.concurrency, len(self.seqs))
+            for row in range(self.issued):
+                self.at(0.0, row)
+        while self.events:
+            self.now, _, now, target = heapq.heappop(self.events)
+            if isinstance(target, Replica):
+                if target.batch:
+                    target.end(now)
+                target.begin(now)
+                target.woken = bool(target.batch)
+            else:
+                self.arrive(self.seqs[target], now)
+        return self
+
+    def arrive(self, seq, now):
+        seq.arrival_s = now
+        spec = self.replicas[0].spec
+        if seq.prompt + seq.output > spec.max_context:
+            return self.over(seq, "rejected_too_long", now)
+        if self.replicas[0].need(seq.prompt + seq.output - 1) > spec.kv_blocks or spec.state_slots == 0:
+            return self.over(seq, "rejected_too_large", now)
+        self.turn += 1
+        replica = self.replicas[self.turn % len(self.replicas)]
+        if self.router.kind == "least_outstanding":
+            replica = min(self.replicas, key=lambda r: r.outstanding)
+        seq.replica = replica.index
+        replica.waiting.append(seq)
+        if not getattr(replica, "woken", False):
+            replica.woken = True
+            self.at(now, replica)
+        return None
+
+    def finished(self, seq, now):
+        seq.finish_s = now
+        self.over(seq, "finished", now)
+
+    def over(self, seq, outcome, now):
+        seq.outcome = outcome
+        for row in np.flatnonzero(self.table.follows == seq.row).tolist():
+            self.at(now + float(self.table.think_s[row]), row)
+        if self.table.concurrency is not None and self.issued < len(self.seqs):
+            self.issued += 1
+            self.at(now + float(self.table.think_s[self.issued - 1]), self.issued - 1)

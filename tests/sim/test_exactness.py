@@ -1,0 +1,109 @@
+"""Leaping changes nothing: random workloads agree with the plain one-iteration-at-a-time reference."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reference import Reference
+from step_models import Affine
+
+from sparsesim.sim.replica import ReplicaSpec
+from sparsesim.sim.routers.least_outstanding import LeastOutstanding
+from sparsesim.sim.routers.round_robin import RoundRobin
+from sparsesim.sim.run import simulate_fleet
+from sparsesim.sim.schedulers.continuous import Continuous
+from sparsesim.sim.schedulers.static import Static
+from sparsesim.workload.requests import RequestTable
+
+INF = math.inf
+MODELS = st.sampled_from(
+    [
+        Affine(),
+        Affine(base_s=0.01, per_sequence_s=0.0, per_context_s=0.0, per_token_s=0.0, per_attended_s=0.0),  # ties abound
+        Affine(per_context_s=2e-6, knots=(0.0, 20.0, 45.5, 80.0, 1e6)),
+        Affine(per_context_s=2e-6, windows=(INF, 24.0)),
+        Affine(per_context_s=2e-6, windows=(INF, 40.0, 17.0), knots=(1.0, 16.0, 30.0, 1e6)),
+        Affine(windows=()),
+    ]
+)
+
+
+@st.composite
+def tables(draw, replicas):
+    """Up to thirty requests, many at equal times; open, closed, or sessions.
+
+    Two replicas may finish requests in the same instant, and nothing says whose client answers first: with several
+    replicas, think times are all different.
+    """
+    count = draw(st.integers(1, 30))
+    ints = lambda low, high: np.array(draw(st.lists(st.integers(low, high), min_size=count, max_size=count)))  # noqa: E731
+    gap = draw(st.sampled_from([0.0, 0.005, 0.01, 0.0137, 0.1]))
+    arrival = np.cumsum(ints(0, 4)) * gap
+    others = {"priority": ints(0, 2), "think_s": ints(0, 3) * gap}
+    if replicas > 1:
+        others["think_s"] = others["think_s"] + 1e-3 + 1.7e-5 * np.arange(count)
+    mode = draw(st.sampled_from(["open", "closed", "sessions"]))
+    if mode == "closed":
+        others["concurrency"] = draw(st.integers(1, 8))
+    if mode == "sessions":
+        others["follows"] = np.array([draw(st.integers(-1, i - 1)) if i else -1 for i in range(count)])
+    return RequestTable.of(arrival, ints(1, 120), ints(1, 60), **others)
+
+
+@st.composite
+def specs(draw, count):
+    """Replicas from roomy to so tight that requests are preempted again and again."""
+    block_tok = draw(st.sampled_from([1, 4, 16]))
+    spec = ReplicaSpec(
+        draw(MODELS),
+        kv_blocks=draw(st.integers(150, 600)) // block_tok,
+        max_context=draw(st.sampled_from([150, 1000])),
+        block_tok=block_tok,
+        state_slots=draw(st.sampled_from([None, None, 0, 3])),
+        kv_windows=draw(st.sampled_from([(INF,), (INF,), (), (INF, 24.0), (32.0,), (INF, INF, 7.0)])),
+    )
+    return [spec] * count
+
+
+@st.composite
+def continuous(draw):
+    places = draw(st.integers(1, 12))
+    budget = draw(st.one_of(st.just(places), st.integers(places, 64), st.just(2048)))
+    return Continuous(max_running=places, token_budget=budget, policy=draw(st.sampled_from(["fcfs", "priority"])))
+
+
+SCHEDULERS = st.one_of(continuous(), st.builds(Static, batch=st.integers(1, 6)))
+ROUTERS = st.sampled_from([RoundRobin(), LeastOutstanding()])
+
+
+def assert_same(records, reference):
+    """The same decisions, and times within 1e-9 relative."""
+    requests, seqs = records.requests, reference.seqs
+    for name, values in {
+        "outcome": [s.outcome for s in seqs],
+        "replica": [s.replica for s in seqs],
+        "preemptions": [s.preemptions for s in seqs],
+    }.items():
+        assert requests[name].tolist() == values, name
+    for name, values in {
+        "arrival_s": [s.arrival_s for s in seqs],
+        "admitted_s": [s.admitted_s for s in seqs],
+        "first_token_s": [s.first_s for s in seqs],
+        "finish_s": [s.finish_s for s in seqs],
+    }.items():
+        np.testing.assert_allclose(requests[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+    assert records.steps["iterations"].sum() == sum(r.iterations for r in reference.replicas)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_leaps_equal_single_iterations(data):
+    count = data.draw(st.integers(1, 3))
+    table = data.draw(tables(count))
+    replicas = data.draw(specs(count))
+    scheduler, router = data.draw(SCHEDULERS), data.draw(ROUTERS)
+    records = simulate_fleet(table, replicas, router, scheduler)
+    assert_same(records, Reference(table, replicas, router, scheduler).run())
