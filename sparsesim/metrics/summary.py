@@ -1,0 +1,118 @@
+"""The summary of a simulated run: the figures of the contract, each of them described in `attributes.py`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sparsesim.metrics.columns import floats
+from sparsesim.metrics.energy import Idle, energy_by_component, idle
+from sparsesim.metrics.latency import distribution, finished, meets, slo_result, slo_terms, with_latencies
+from sparsesim.metrics.stats import LEVEL, batch_means
+from sparsesim.metrics.tokens import token_gaps
+from sparsesim.metrics.window import Window
+from sparsesim.scenario import Slo
+from sparsesim.sim.records import Columns, Records
+from sparsesim.sim.request import Outcome
+
+LATENCIES = ("ttft_s", "tpot_s", "e2e_s", "queue_s")
+
+
+def summarise(records: Records, slo: Slo | None = None, warm_up_s: float = 0.0) -> dict[str, Any]:
+    """Figures of one run after the warm-up.
+
+    Requests count when they arrive at or after `warm_up_s`; tokens, time and energy count when they fall
+    after it. Figures that nothing was measured for are None.
+    """
+    slo = slo or Slo()
+    window = Window(min(warm_up_s, records.end_s), records.end_s)
+    requests = measured(records, warm_up_s)
+    good = finished(requests)
+    between = idle(records)
+    summary: dict[str, Any] = {
+        "requests": {"completed": int(good.sum()), "failed": int((~good).sum())},
+        "outcomes": {o.name: n for o in Outcome if (n := int((requests["outcome"] == o.name).sum()))},
+        **{name: distribution(floats(requests, name)[good]) for name in LATENCIES},
+        "itl_s": token_gaps(records, warm_up_s).distribution(),
+        "slo": slo_result(requests, slo),
+        "duration_s": window.length_s,
+        **_rates(records, requests, slo, window),
+        **_load(records, window),
+        **_energy(records, window, between),
+        "intervals": chance(requests, good),
+    }
+    return summary
+
+
+def measured(records: Records, warm_up_s: float) -> Columns:
+    """The requests that arrived after the warm-up, with their latencies."""
+    kept = floats(records.requests, "arrival_s") >= warm_up_s
+    return with_latencies({name: column[kept] for name, column in records.requests.items()})
+
+
+def _per(amount: float, length: float) -> float | None:
+    return amount / length if length > 0 else None
+
+
+def _rates(records: Records, requests: Columns, slo: Slo, window: Window) -> dict[str, float | None]:
+    steps = records.steps
+    shares = window.shares(floats(steps, "start_s"), floats(steps, "end_s"))
+    output, prompt = (float(shares @ floats(steps, name)) for name in ("output_tok", "prefill_tok"))
+    return {
+        "requests_per_s": _per(float(finished(requests).sum()), window.length_s),
+        "output_tok_per_s": _per(output, window.length_s),
+        "total_tok_per_s": _per(output + prompt, window.length_s),
+        "goodput_per_s": _per(float(meets(requests, slo_terms(slo)).sum()), window.length_s),
+    }
+
+
+def _load(records: Records, window: Window) -> dict[str, Any]:
+    steps, replicas = records.steps, records.replicas
+    start, end = floats(steps, "start_s"), floats(steps, "end_s")
+    busy = window.shares(start, end) * (end - start)
+    up = float(np.sum(_within(replicas, window)))
+    capacity = {int(r): float(b) for r, b in zip(replicas["replica"], replicas["kv_blocks"], strict=True)}
+    of_row = np.array([capacity[int(r)] for r in steps["replica"]])
+    use = np.divide(steps["kv_blocks"], of_row, out=np.zeros(len(of_row)), where=of_row > 0)
+    prompts = float(records.requests["prompt_tok"][finished(records.requests)].sum())
+    return {
+        "utilisation": _per(float(busy.sum()), up),
+        "running": _per(float(busy @ floats(steps, "running")), up),
+        "waiting": _per(float(busy @ floats(steps, "waiting")), up),
+        "kv_blocks": int(replicas["kv_blocks"][0]) if len(replicas["kv_blocks"]) else None,
+        "kv_use": {"mean": _per(float(busy @ use), up), "max": float(use.max(initial=0.0))},
+        "preemptions": int(records.requests["preemptions"].sum()),
+        "cached_share": _per(float(records.requests["cached_tok"][finished(records.requests)].sum()), prompts),
+    }
+
+
+def _within(replicas: Columns, window: Window) -> Any:
+    up, down = floats(replicas, "up_s"), floats(replicas, "down_s")
+    return np.clip(np.minimum(down, window.end_s) - np.maximum(up, window.start_s), 0.0, None)
+
+
+def _energy(records: Records, window: Window, between: Idle) -> dict[str, Any]:
+    steps = records.steps
+    by_component = energy_by_component(records, window, between)
+    total = math.fsum(by_component.values())
+    shares = window.shares(floats(steps, "start_s"), floats(steps, "end_s"))
+    return {
+        "energy_j": total,
+        "energy_by_component_j": by_component,
+        "j_per_output_tok": _per(total, float(shares @ floats(steps, "output_tok"))),
+        "power_w": _per(total, window.length_s),
+        "scope": "gpu",
+    }
+
+
+def chance(requests: Columns, good: Any) -> dict[str, dict[str, Any]]:
+    """Intervals of the mean latencies of one run, by batch means in order of arrival."""
+    found = {}
+    for name in LATENCIES:
+        interval = batch_means(floats(requests, name)[good])
+        if interval is not None:
+            low, high = interval
+            found[f"{name}.mean"] = {"low": low, "high": high, "level": LEVEL, "source": "batch means of one run"}
+    return found

@@ -1,0 +1,66 @@
+"""Small real runs to measure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparsesim.sim.records import Records
+from sparsesim.sim.replica import ReplicaSpec
+from sparsesim.sim.routers import Router
+from sparsesim.sim.run import simulate_fleet
+from sparsesim.sim.schedulers import Scheduler
+from sparsesim.sim.steps import Channel, DecodeCurve
+from sparsesim.workload import Workload, generate
+
+
+class Linear:
+    """A step costs 5 ms, 10 us per sequence, 40 ns per token attended and 25 us per prompt token; 1 J per ms."""
+
+    components = ("compute", "memory", "link", "static")
+    windows = (float("inf"),)
+    idle_w = 70.0
+    active_idle_w = 120.0
+
+    def _values(self, time: Any) -> Any:
+        time = np.asarray(time, float)
+        return np.stack([300 * time, 500 * time, 0 * time, 200 * time], axis=-1)
+
+    def decode(self, sequences: int) -> DecodeCurve:
+        base, knots = 5e-3 + 1e-5 * sequences, np.array([0.0, 1e6])
+        time = 4e-8 * sequences * knots
+        return DecodeCurve(
+            np.concatenate([[base], self._values(base)]),
+            (Channel(float("inf"), knots, np.concatenate([time[:, None], self._values(time)], axis=1)),),
+        )
+
+    def mixed(self, decode: int, contexts: Any, chunks: Any, sampled: int) -> Any:
+        time = 5e-3 + 1e-5 * decode + 4e-8 * decode * contexts[0] + 2.5e-5 * sum(q for q, _ in chunks)
+        return (time, *self._values(time).tolist())
+
+
+def simulate(requests: int = 400, rate: str = "20 /s", blocks: int = 4000, replicas: int = 2, seed: int = 0) -> Records:
+    """A run of log-normal requests."""
+    lengths = {"kind": "lognormal", "prompt": {"mean": "400 tok", "cv": 1}, "output": {"mean": "80 tok", "cv": 1}}
+    workload = Workload.resolve(
+        {"arrivals": {"kind": "poisson", "rate": rate}, "lengths": lengths, "requests": requests}
+    )
+    spec = ReplicaSpec(Linear(), blocks, 100_000)
+    router, scheduler = Router.resolve("round_robin"), Scheduler.resolve({"kind": "continuous", "max_running": 64})
+    return simulate_fleet(generate(workload, seed), [spec] * replicas, router, scheduler)
+
+
+@pytest.fixture(scope="session")
+def calm() -> Records:
+    """Two replicas at a load they carry."""
+    return simulate()
+
+
+@pytest.fixture(scope="session")
+def crowded() -> Records:
+    """One replica whose KV pool runs out, so that requests are preempted."""
+    records = simulate(requests=300, rate="60 /s", blocks=200, replicas=1)
+    assert records.requests["preemptions"].sum() > 10
+    return records
