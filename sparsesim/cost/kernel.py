@@ -57,7 +57,12 @@ class CostModel:
     def cost(self, op: Op) -> Cost:
         """Seconds and joules of an op; `regime="sustained"` holds it under the power cap."""
         form: Form[Any] = FORMS[op.op]
-        kernel_class = form.kernel_class(op)
+        names = form.kernel_class(op)
+        if isinstance(names, str):
+            return self._of_class(form, op, names)
+        return _chosen(names, {str(name): self._of_class(form, op, str(name)) for name in np.unique(names)})
+
+    def _of_class(self, form: Form[Any], op: Op, kernel_class: str) -> Cost:
         fitted = self.fit.of(kernel_class)
         parameters = fitted.parameters if fitted else {q.name: q.start for q in form.parameters}
         timing = form.timing(op, parameters, self.chip)
@@ -128,6 +133,19 @@ class CostModel:
             kernel_class=kernel_class,
             provenance=provenance,
         )
+
+
+def _chosen(names: npt.NDArray[np.str_], costs: dict[str, Cost]) -> Cost:
+    """Each row from the cost of its own class."""
+    values: dict[str, Any] = {}
+    for name in Cost.__dataclass_fields__:
+        if name in ("kernel_class", "provenance"):
+            values[name] = " | ".join(dict.fromkeys(getattr(cost, name) for cost in costs.values()))
+            continue
+        choices = [np.broadcast_to(getattr(cost, name), np.shape(cost.time_s)) for cost in costs.values()]
+        masks = [np.broadcast_to(names == kernel_class, choices[0].shape) for kernel_class in costs]
+        values[name] = np.select(masks, choices)
+    return Cost(**values)
 
 
 def cost_model(gpu: Gpu, cap_w: float | None = None) -> CostModel:

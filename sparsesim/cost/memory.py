@@ -20,8 +20,8 @@ GIB = 2.0**30
 class MemoryPlan:
     """Bytes on the fullest device of a replica, and the cache the replica can hold.
 
-    A replica of dp attention ranks and pp stages holds dp (times pp for the stages' micro-batches, which share the
-    layers' cache) times what one rank holds.
+    A replica holds `groups` (dp) times what one attention rank holds. A block is 16 tokens of one group of layers;
+    `kv_windows` has the window of each group that a sequence takes blocks for.
     """
 
     capacity_bytes: float
@@ -34,6 +34,7 @@ class MemoryPlan:
     kv_blocks: int
     state_slots: int
     groups: int
+    kv_windows: tuple[float, ...]
 
     @property
     def free_bytes(self) -> float:
@@ -43,7 +44,7 @@ class MemoryPlan:
     @property
     def kv_tokens(self) -> int:
         """Tokens of context the replica can hold while no window is full."""
-        return self.kv_blocks * self.block_tok
+        return self.kv_blocks * self.block_tok // max(len(self.kv_windows), 1)
 
 
 def plan_memory(
@@ -65,7 +66,7 @@ def plan_memory(
     usable = capacity_bytes * utilisation
     weights = model.device_weight_bytes(setting)
     free = usable - weights - reserve_bytes
-    per_token = model.kv_bytes_per_token(setting.precision, setting.tp) / setting.pp
+    per_token, windows = _block_groups(model, setting)
     state = model.state_bytes(setting.precision, setting.tp) / setting.pp
     groups = setting.dp
     slots, for_states = 0, 0.0
@@ -86,7 +87,22 @@ def plan_memory(
         kv_blocks=kv_blocks if kv_blocks is not None else blocks * groups,
         state_slots=slots * groups,
         groups=groups,
+        kv_windows=windows,
     )
+
+
+def _block_groups(model: Model, setting: Setting) -> tuple[float, tuple[float, ...]]:
+    """Bytes a token takes in one group of layers, and each group's window.
+
+    Layers that keep a whole context and layers that keep a window take blocks of their own, all of one size: that of
+    the smallest group; a larger one counts as several (rounded up).
+    """
+    sizes = model.kv_by_window(setting.precision, setting.tp)
+    if not sizes:
+        return 0.0, ()
+    unit = min(sizes.values())
+    windows = tuple(w for w, size in sizes.items() for _ in range(math.ceil(size / unit - 1e-9)))
+    return unit / setting.pp, windows
 
 
 def check_fits(plan: MemoryPlan, model: Model, setting: Setting, hardware: str, least_tok: int = 1) -> None:
@@ -96,7 +112,7 @@ def check_fits(plan: MemoryPlan, model: Model, setting: Setting, hardware: str, 
         DoesNotFitError: what is how large, and the smallest change that would fit.
 
     """
-    needs = plan.block_bytes * math.ceil(least_tok / plan.block_tok) + plan.state_bytes
+    needs = plan.block_bytes * len(plan.kv_windows) * math.ceil(least_tok / plan.block_tok) + plan.state_bytes
     if plan.kv_blocks and plan.free_bytes >= 0:
         return
     if plan.free_bytes >= needs and (plan.block_bytes == 0 or plan.kv_blocks > 0):

@@ -17,8 +17,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from sparsesim.cost.forms.base import Floats, Form, Parameter, Parameters, Timing, bytes_per_s, pnorm, share
+from sparsesim.cost.forms.base import (
+    Floats,
+    Form,
+    Parameter,
+    Parameters,
+    Timing,
+    bytes_per_s,
+    one_or_each,
+    pnorm,
+    share,
+)
 from sparsesim.hardware.device.gpu import Chip
 from sparsesim.work import Array, AttentionDecode, AttentionPrefill, MlaDecode, MlaPrefill, dtype_bytes
 
@@ -126,11 +137,11 @@ class AttentionDecodeForm(Form[AttentionDecode]):
         Parameter("t_unit", "s", 0.1e-6, 60e-6, 5e-6, "one unit of work, one CTA's"),
     )
 
-    def kernel_class(self, op: AttentionDecode) -> str:
+    def kernel_class(self, op: AttentionDecode) -> str | npt.NDArray[np.str_]:
         """One set per dtype and per packing of query heads."""
-        group = float(np.max(np.asarray(op.heads) / np.asarray(op.kv_heads)))
-        packing = "one" if group <= 1 else "packed" if group <= PACKED_GROUP else "unpacked"
-        return f"attention_decode.{op.dtype}.{packing}"
+        group = np.asarray(op.heads, float) / op.kv_heads
+        packing = np.where(group <= 1, "one", np.where(group <= PACKED_GROUP, "packed", "unpacked"))
+        return one_or_each(np.char.add(f"attention_decode.{op.dtype}.", packing))
 
     def timing(self, op: AttentionDecode, p: Parameters, chip: Chip) -> Timing:
         """Reading the cache, or the number of units."""

@@ -59,8 +59,8 @@ class Form(ABC, Generic[OpT]):
     op: ClassVar[str]
     parameters: ClassVar[tuple[Parameter, ...]]
 
-    def kernel_class(self, op: OpT) -> str:
-        """Name of the constant set that applies: one per kernel and dtype."""
+    def kernel_class(self, op: OpT) -> str | npt.NDArray[np.str_]:
+        """Name of the constant set that applies, one per kernel and dtype; an array where rows differ."""
         return self.op
 
     @abstractmethod
@@ -91,6 +91,12 @@ def share(p: float, term: Array, *others: Array) -> Floats:
     """Elasticity of `pnorm` to its first term: how much of the time scales with it."""
     total = pnorm(p, term, *others)
     return np.asarray(np.where(total > 0, (np.asarray(term) / np.where(total > 0, total, 1.0)) ** p, 0.0))
+
+
+def one_or_each(names: npt.NDArray[np.str_]) -> str | npt.NDArray[np.str_]:
+    """One name where all rows have the same, else each row's."""
+    flat = np.unique(names)
+    return str(flat[0]) if len(flat) == 1 else names
 
 
 def bytes_per_s(chip: Chip, fraction: float) -> float:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, pnorm, share
+from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, one_or_each, pnorm, share
 from sparsesim.hardware.device.gpu import Chip
 from sparsesim.work import SparseFfn, dtype_bytes
 
@@ -32,10 +33,10 @@ class SparseFfnForm(Form[SparseFfn]):
         Parameter("row", "1", 0.1, 20.0, 2.5, "gathered rows, in units of the datasheet's bytes/s"),
     )
 
-    def kernel_class(self, op: SparseFfn) -> str:
+    def kernel_class(self, op: SparseFfn) -> str | npt.NDArray[np.str_]:
         """One set per format, pattern and regime of tokens (decode kernels up to 64)."""
-        phase = "decode" if float(np.max(op.tokens)) <= DECODE_TOK else "prefill"
-        return f"sparse_ffn.{op.format}.{op.pattern}.{phase}"
+        phase = np.where(np.asarray(op.tokens) <= DECODE_TOK, "decode", "prefill")
+        return one_or_each(np.char.add(f"sparse_ffn.{op.format}.{op.pattern}.", phase))
 
     def timing(self, op: SparseFfn, p: Parameters, chip: Chip) -> Timing:
         """Gate, packing and gathered rows."""

@@ -1,0 +1,87 @@
+"""Bounded least squares on log ratios: a class's few parameters from its measured rows.
+
+Residuals are log(predicted / measured) under a soft-L1 loss, parameters move in the log of their bounds (linearly where
+a bound is zero), a weak prior holds unidentified ones near their start (facts: kernel forms, fitting recipe).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsesim.calibrate.fit.rows import Sample
+from sparsesim.cost.forms import Parameter
+from sparsesim.hardware.device.gpu import Chip
+
+Floats = npt.NDArray[np.float64]
+PRIOR_WEIGHT = 0.06
+SOFT_EDGE = 0.1
+DIFF_STEP = 1e-3
+_ON_BOUND = 0.01
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Parameters, their covariance in fitted space, and which rest on a bound."""
+
+    parameters: dict[str, float]
+    covariance: list[list[float]]
+    on_bound: tuple[str, ...]
+
+
+def _to(parameter: Parameter, value: float) -> float:
+    if parameter.low <= 0:
+        return (value - parameter.low) / (parameter.high - parameter.low)
+    return float(np.log(value / parameter.low) / np.log(parameter.high / parameter.low))
+
+
+def _from(parameter: Parameter, x: float) -> float:
+    if parameter.low <= 0:
+        return float(parameter.low + x * (parameter.high - parameter.low))
+    return float(parameter.low * (parameter.high / parameter.low) ** x)
+
+
+def log_ratio(samples: Sequence[Sample], parameters: dict[str, float], chip: Chip) -> Floats:
+    """log(predicted / measured) of every row."""
+    rows = []
+    for sample in samples:
+        predicted = np.asarray(sample.form.timing(sample.op, parameters, chip).time_s, float)
+        rows.append(np.log(np.broadcast_to(predicted, sample.time_s.shape) / sample.time_s))
+    return np.concatenate(rows)
+
+
+def solve(samples: Sequence[Sample], chip: Chip, start: dict[str, float] | None = None) -> Solution:
+    """Fit one class; parameters are those of its form."""
+    from scipy.optimize import least_squares
+
+    declared = samples[0].form.parameters
+    centre = np.array([_to(q, q.start) for q in declared])
+
+    def residuals(x: Floats) -> Floats:
+        values = {q.name: _from(q, v) for q, v in zip(declared, x, strict=True)}
+        return np.concatenate([log_ratio(samples, values, chip), PRIOR_WEIGHT * (x - centre) / 0.3])
+
+    begin = centre if start is None else np.array([_to(q, start[q.name]) for q in declared])
+    options: dict[str, Any] = {
+        "bounds": (np.zeros(len(declared)), np.ones(len(declared))),
+        "loss": "soft_l1",
+        "f_scale": SOFT_EDGE,
+        "diff_step": DIFF_STEP,
+    }
+    found = least_squares(residuals, np.clip(begin, 0.02, 0.98), **options)
+    again = least_squares(residuals, np.clip(found.x + 0.05 * np.sign(0.5 - found.x), 0.02, 0.98), **options)
+    best = min((found, again), key=lambda result: result.cost)
+    values = {q.name: _from(q, x) for q, x in zip(declared, best.x, strict=True)}
+    at_bound = tuple(q.name for q, x in zip(declared, best.x, strict=True) if min(x, 1 - x) < _ON_BOUND)
+    return Solution(values, _covariance(best), at_bound)
+
+
+def _covariance(result: Any) -> list[list[float]]:
+    rows = len(result.fun)
+    scale = 2.0 * float(result.cost) / max(rows - len(result.x), 1)
+    rounded: list[list[float]] = np.round(np.linalg.pinv(result.jac.T @ result.jac) * scale, 8).tolist()
+    return rounded

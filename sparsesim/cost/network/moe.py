@@ -1,0 +1,234 @@
+"""MoE dispatch and combine: from tokens and where they go to bytes on ports, seconds and joules.
+
+All ranks route alike (the same chances of visiting rank d), so that what rank s sends to rank d is
+`tokens[s] * visits[d] * token_bytes`: row and column sums need no matrix, and a thousand ranks cost microseconds.
+
+Three ways to send (`mode`):
+
+- `low_latency`: one copy per expert chosen, straight to its rank, over the node's links or the NICs.
+- `one_sided`: one copy per rank visited, straight to it.
+- `throughput`: one copy per node visited, through the NIC to the device on the same rail, which passes one copy to
+  each rank visited in its node; inside the source's node one copy per rank visited.
+
+Combine is the same with senders and receivers exchanged (partial sums travel instead of tokens).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsesim.cost.network.routing import Visits
+from sparsesim.errors import InputError, Problem, closest
+from sparsesim.hardware.topology import Fabric
+
+Array = float | NDArray[np.float64]
+Floats = NDArray[np.float64]
+Mode = Literal["low_latency", "one_sided", "throughput"]
+MODES = ("low_latency", "one_sided", "throughput")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loads:
+    """Bytes of one dispatch: out of and into every device over the node's links `[ranks]` and every NIC `[NICs]`, and
+    up from every leaf (of each rail) to the spine `[leaves]`."""
+
+    link_out: Floats
+    link_in: Floats
+    nic_out: Floats
+    nic_in: Floats
+    spine_up: Floats
+
+    def reversed(self) -> Loads:
+        """Of the combine that belongs to this dispatch; what went up to the spine now comes down."""
+        return Loads(self.link_in, self.link_out, self.nic_in, self.nic_out, self.spine_up)
+
+    @property
+    def busiest_link(self) -> float:
+        """Bytes through the busiest port of a node's switch, one direction."""
+        return float(max(self.link_out.max(), self.link_in.max()))
+
+    @property
+    def busiest_nic(self) -> float:
+        """Bytes through the busiest NIC, one direction."""
+        return float(max(self.nic_out.max(initial=0.0), self.nic_in.max(initial=0.0)))
+
+    def transfer_s(self, fabric: Fabric) -> tuple[float, float]:
+        """Seconds of the busiest link, and of the busiest NIC or spine uplink."""
+        link = self.busiest_link / fabric.link_bytes_per_s
+        if not self.busiest_nic:
+            return link, 0.0
+        uplink = fabric.nic_bytes_per_s * fabric.leaf_nodes / fabric.oversubscription
+        uplink *= 1.0 if fabric.rails else fabric.nics_per_node
+        across = max(self.busiest_nic / fabric.nic_bytes_per_s, float(self.spine_up.max(initial=0.0)) / uplink)
+        return link, across * fabric.penalty
+
+    def energy_j(self, fabric: Fabric) -> float:
+        """Joules on links and NICs: all bytes times the joules per byte of either."""
+        return float(self.link_out.sum() * fabric.link_j_per_byte + self.nic_out.sum() * fabric.nic_j_per_byte)
+
+
+def dispatch_loads(tokens: Array, visits: Visits, token_bytes: float, fabric: Fabric, mode: Mode) -> Loads:
+    """Loads of a dispatch of `tokens` per rank (one number, or `[ranks]`).
+
+    Raises:
+        InputError: unknown mode, ranks that do not fill nodes, or more ranks than the fabric has devices.
+
+    """
+    if mode not in MODES:
+        raise InputError(Problem(f"unknown mode {mode!r}", hint=closest(mode, MODES)))
+    ranks = len(visits.rank)
+    width = min(fabric.gpus_per_node, ranks)
+    if ranks % width or ranks > fabric.devices:
+        shape = f"{fabric.nodes} nodes of {fabric.gpus_per_node}"
+        raise InputError(Problem(f"{ranks} expert-parallel ranks do not fill a fabric of {shape}"))
+    sent = np.broadcast_to(np.asarray(tokens, dtype=np.float64), (ranks,)) * token_bytes
+    if mode == "throughput":
+        return _through_rails(sent.reshape(-1, width), visits, fabric)
+    return _straight(sent.reshape(-1, width), visits.copies if mode == "low_latency" else visits.rank, fabric)
+
+
+def _straight(sent: Floats, copies: Floats, fabric: Fabric) -> Loads:
+    """Every copy from its source to its rank, `sent` being `[nodes, gpus]`."""
+    nodes, width = sent.shape
+    taken = copies.reshape(nodes, width)
+    inside_out = sent * (taken.sum(axis=1, keepdims=True) - taken)
+    inside_in = taken * (sent.sum(axis=1, keepdims=True) - sent)
+    across_out = sent * (taken.sum() - taken.sum(axis=1, keepdims=True))
+    across_in = taken * (sent.sum() - sent.sum(axis=1, keepdims=True))
+    spine = _straight_spine(sent, taken, fabric)
+    return Loads(inside_out.ravel(), inside_in.ravel(), _nics(across_out, fabric), _nics(across_in, fabric), spine)
+
+
+def _nics(per_device: Floats, fabric: Fabric) -> Floats:
+    """Bytes per NIC for bytes per device, `[nodes, gpus]`."""
+    sharers = min(fabric.gpus_per_nic, per_device.shape[1])
+    return per_device.reshape(-1, sharers).sum(axis=1)
+
+
+def _leaves(per_device: Floats, fabric: Fabric) -> Floats:
+    """Sums over the devices of a leaf: `[nodes, gpus] -> [groups of nodes, rails]` (one rail where there is none)."""
+    nodes, width = per_device.shape
+    under = min(fabric.leaf_nodes, nodes)
+    padded = np.zeros((-(-nodes // under) * under, width))
+    padded[:nodes] = per_device
+    grouped = padded.reshape(-1, under, width).sum(axis=1)
+    rails = width // min(fabric.gpus_per_nic, width) if fabric.rails else 1
+    return grouped.reshape(len(grouped), rails, -1).sum(axis=2)
+
+
+def _straight_spine(sent: Floats, taken: Floats, fabric: Fabric) -> Floats:
+    """What leaves every leaf upwards (or comes down, whichever is more): copies neither for the source's node nor for
+    its leaf.
+    """
+    here, there = _leaves(sent, fabric), _leaves(taken, fabric)
+    own_node, own_leaf_node = _inside_node(sent, taken, fabric)
+    up = here * taken.sum() - own_node - here * there + own_leaf_node
+    down = there * sent.sum() - own_node.T.T - here * there + own_leaf_node
+    if not fabric.rails:
+        up, down = here * (taken.sum() - there), there * (sent.sum() - here)
+    return np.asarray(np.maximum(up, down)).ravel()
+
+
+def _inside_node(sent: Floats, taken: Floats, fabric: Fabric) -> tuple[Floats, Floats]:
+    """Per leaf: bytes that stay in their node at all, and of those what stays on their rail."""
+    whole = _leaves(sent * taken.sum(axis=1, keepdims=True), fabric)
+    sharers = min(fabric.gpus_per_nic, sent.shape[1])
+    by_rail = taken.reshape(len(taken), -1, sharers).sum(axis=2).repeat(sharers, axis=1)
+    return whole, _leaves(sent * by_rail, fabric)
+
+
+def _through_rails(sent: Floats, visits: Visits, fabric: Fabric) -> Loads:
+    """One copy per node visited along the rail, then one per rank visited inside the node."""
+    nodes, width = sent.shape
+    rank = visits.rank.reshape(nodes, width)
+    others = sent.sum(axis=0, keepdims=True) - sent
+    held = sent + others
+    link_out = held * (rank.sum(axis=1, keepdims=True) - rank)
+    link_in = rank * (held.sum(axis=1, keepdims=True) - held)
+    across_out = sent * (visits.node.sum() - visits.node)[:, None]
+    across_in = others * visits.node[:, None]
+    under = min(fabric.leaf_nodes, nodes)
+    same_leaf = np.equal.outer(np.arange(nodes) // under, np.arange(nodes) // under)
+    up = sent * (~same_leaf @ visits.node)[:, None]
+    down = (~same_leaf @ sent) * visits.node[:, None]
+    spine = np.maximum(_leaves(up, fabric), _leaves(down, fabric)).ravel()
+    return Loads(link_out.ravel(), link_in.ravel(), _nics(across_out, fabric), _nics(across_in, fabric), spine)
+
+
+def traffic_matrix(tokens: Array, visits: Visits, token_bytes: float, gpus_per_node: int, mode: Mode) -> list[Floats]:
+    """Bytes from rank to rank, `[ranks, ranks]`, one matrix per stage: what a simulation puts on a network.
+
+    One stage for direct modes; for `throughput` the stage along the rails and the stage inside the nodes, which run
+    at the same time (pipelined).
+    """
+    ranks = len(visits.rank)
+    sent = np.broadcast_to(np.asarray(tokens, dtype=np.float64), (ranks,)) * token_bytes
+    if mode != "throughput":
+        matrix = np.outer(sent, visits.copies if mode == "low_latency" else visits.rank)
+        np.fill_diagonal(matrix, 0.0)
+        return [matrix]
+    width = min(gpus_per_node, ranks)
+    node, rail = np.divmod(np.arange(ranks), width)
+    same_node = node[:, None] == node[None, :]
+    same_rail = rail[:, None] == rail[None, :]
+    along = np.where(same_rail & ~same_node, np.outer(sent, visits.node[node]), 0.0)
+    held = sent.reshape(-1, width).sum(axis=0)[rail]
+    inside = np.where(same_node, np.outer(held, visits.rank), 0.0)
+    np.fill_diagonal(inside, 0.0)
+    return [along, inside]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertKernel:
+    """Fitted figures of one dispatch or combine kernel; bandwidths are what it achieves.
+
+    t = pnorm(knee; floor, fixed + per_doubling * log2(max(N/2, 1)) + transfer), where transfer is the slower of links
+    and NICs, or for `throughput` their p-norm (the stages are pipelined but share copy engines).
+    """
+
+    mode: Mode
+    fixed_s: float
+    link_bytes_per_s: float
+    nic_bytes_per_s: float = 0.0
+    floor_s: float = 0.0
+    per_doubling_s: float = 0.0
+    knee: float = 4.0
+
+    def time_s(self, loads: Loads, fabric: Fabric, nodes: int) -> float:
+        """Seconds for the loads of the busiest port, over `nodes` nodes."""
+        from dataclasses import replace
+
+        achieved = replace(
+            fabric,
+            link_bytes_per_s=self.link_bytes_per_s,
+            nic_bytes_per_s=self.nic_bytes_per_s or fabric.nic_bytes_per_s,
+        )
+        link, nic = loads.transfer_s(achieved)
+        transfer = smooth_max(self.knee, link, nic) if self.mode == "throughput" else max(link, nic)
+        latency = self.fixed_s + self.per_doubling_s * float(np.log2(max(nodes / 2.0, 1.0)))
+        return smooth_max(self.knee, self.floor_s, latency + transfer)
+
+
+def smooth_max(knee: float, one: float, other: float) -> float:
+    """`(a^p + b^p)^(1/p)`, scaled so that nothing overflows."""
+    top = max(one, other)
+    return top * float(((one / top) ** knee + (other / top) ** knee) ** (1.0 / knee)) if top > 0 else 0.0
+
+
+def step_s(
+    tokens: Array,
+    visits: Visits,
+    token_bytes: tuple[float, float],
+    fabric: Fabric,
+    kernels: tuple[ExpertKernel, ExpertKernel],
+) -> tuple[float, float]:
+    """Seconds of dispatch and of combine of one layer, for payloads and kernels of either."""
+    dispatch, combine = kernels
+    nodes = len(visits.node)
+    there = dispatch_loads(tokens, visits, token_bytes[0], fabric, dispatch.mode)
+    back = dispatch_loads(tokens, visits, token_bytes[1], fabric, combine.mode).reversed()
+    return dispatch.time_s(there, fabric, nodes), combine.time_s(back, fabric, nodes)
