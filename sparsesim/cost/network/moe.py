@@ -15,7 +15,7 @@ Combine is the same with senders and receivers exchanged (partial sums travel in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -33,8 +33,11 @@ MODES = ("low_latency", "one_sided", "throughput")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loads:
-    """Bytes of one dispatch: out of and into every device over the node's links `[ranks]` and every NIC `[NICs]`, and
-    up from every leaf (of each rail) to the spine `[leaves]`."""
+    """Bytes of one dispatch, by port and direction.
+
+    Out of and into every device over its node's links `[ranks]`, every NIC `[NICs]`, and between every leaf (of each
+    rail) and the spine `[leaves]`.
+    """
 
     link_out: Floats
     link_in: Floats
@@ -106,7 +109,7 @@ def _straight(sent: Floats, copies: Floats, fabric: Fabric) -> Loads:
 def _nics(per_device: Floats, fabric: Fabric) -> Floats:
     """Bytes per NIC for bytes per device, `[nodes, gpus]`."""
     sharers = min(fabric.gpus_per_nic, per_device.shape[1])
-    return per_device.reshape(-1, sharers).sum(axis=1)
+    return np.asarray(per_device.reshape(-1, sharers).sum(axis=1))
 
 
 def _leaves(per_device: Floats, fabric: Fabric) -> Floats:
@@ -117,28 +120,23 @@ def _leaves(per_device: Floats, fabric: Fabric) -> Floats:
     padded[:nodes] = per_device
     grouped = padded.reshape(-1, under, width).sum(axis=1)
     rails = width // min(fabric.gpus_per_nic, width) if fabric.rails else 1
-    return grouped.reshape(len(grouped), rails, -1).sum(axis=2)
+    return np.asarray(grouped.reshape(len(grouped), rails, -1).sum(axis=2))
 
 
 def _straight_spine(sent: Floats, taken: Floats, fabric: Fabric) -> Floats:
-    """What leaves every leaf upwards (or comes down, whichever is more): copies neither for the source's node nor for
-    its leaf.
-    """
+    """What goes up from every leaf, or comes down to it, whichever is more."""
+    return np.asarray(np.maximum(_leaf_up(sent, taken, fabric), _leaf_up(taken, sent, fabric))).ravel()
+
+
+def _leaf_up(sent: Floats, taken: Floats, fabric: Fabric) -> Floats:
+    """Copies neither for the source's node nor for its leaf, by leaf."""
     here, there = _leaves(sent, fabric), _leaves(taken, fabric)
-    own_node, own_leaf_node = _inside_node(sent, taken, fabric)
-    up = here * taken.sum() - own_node - here * there + own_leaf_node
-    down = there * sent.sum() - own_node.T.T - here * there + own_leaf_node
     if not fabric.rails:
-        up, down = here * (taken.sum() - there), there * (sent.sum() - here)
-    return np.asarray(np.maximum(up, down)).ravel()
-
-
-def _inside_node(sent: Floats, taken: Floats, fabric: Fabric) -> tuple[Floats, Floats]:
-    """Per leaf: bytes that stay in their node at all, and of those what stays on their rail."""
-    whole = _leaves(sent * taken.sum(axis=1, keepdims=True), fabric)
+        return np.asarray(here * (taken.sum() - there))
     sharers = min(fabric.gpus_per_nic, sent.shape[1])
-    by_rail = taken.reshape(len(taken), -1, sharers).sum(axis=2).repeat(sharers, axis=1)
-    return whole, _leaves(sent * by_rail, fabric)
+    on_rail = taken.reshape(len(taken), -1, sharers).sum(axis=2).repeat(sharers, axis=1)
+    stays_in_node = _leaves(sent * taken.sum(axis=1, keepdims=True), fabric)
+    return np.asarray(here * taken.sum() - stays_in_node - here * there + _leaves(sent * on_rail, fabric))
 
 
 def _through_rails(sent: Floats, visits: Visits, fabric: Fabric) -> Loads:
@@ -200,8 +198,6 @@ class ExpertKernel:
 
     def time_s(self, loads: Loads, fabric: Fabric, nodes: int) -> float:
         """Seconds for the loads of the busiest port, over `nodes` nodes."""
-        from dataclasses import replace
-
         achieved = replace(
             fabric,
             link_bytes_per_s=self.link_bytes_per_s,
