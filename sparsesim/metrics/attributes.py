@@ -84,6 +84,20 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     *_rows(
         "summary",
+        "node, facility or money",
+        """
+        economy.node_energy_j | J | devices, and the share of host and fans of each | lower
+        economy.node_j_per_output_tok | J/tok | node energy over output tokens | lower
+        economy.facility_energy_j | J | node energy times PUE | lower
+        economy.facility_j_per_output_tok | J/tok | facility energy over output tokens | lower
+        economy.carbon_g | gCO2e | of the facility's energy, or the node's where no PUE is given | lower
+        economy.carbon_g_per_mtok | gCO2e/Mtok | the same over output tokens | lower
+        economy.cost | USD or EUR | device-hours of the window at the price given | lower
+        economy.cost_per_mtok | USD or EUR/Mtok | the same over output tokens | lower
+        """,
+    ),
+    *_rows(
+        "summary",
         "simulator",
         """
         wall_s | s | wall-clock time of the simulation, first event to last record | lower
@@ -177,7 +191,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         """
         phase | | prefill or decode
         part | | of the model, such as attention.qkv
-        op | | kernel class asked for
+        op | | kernel or collective
+        dtype | | of the multiply-adds
         count | | launches
         time_s | s | all launches
         flop | FLOP | asked for, all launches, one device
@@ -190,6 +205,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         bound | | compute, memory, network or host
         half_width | | of the 90 % interval of the time, in log
         provenance | | of the time
+        peak_flop_per_s | FLOP/s | of one device at that dtype
+        peak_bytes_per_s | B/s | of one device's memory
         """,
     ),
 )

@@ -1,0 +1,307 @@
+"""A run: what was asked, what came out, and where it came from; written to a folder and read back.
+
+`estimate`, `simulate` and measured servers give the same type, so that any two can stand side by side. A folder holds
+manifest.json, summary.json and one Parquet file per table; without a manifest it is not a run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sparsesim import __version__
+from sparsesim.errors import InputError, Problem
+from sparsesim.metrics.economy import economy
+from sparsesim.metrics.energy import timeline
+from sparsesim.metrics.latency import with_latencies
+from sparsesim.metrics.stats import mean_summary, replication_intervals
+from sparsesim.metrics.summary import summarise
+from sparsesim.scenario import Scenario
+from sparsesim.sim.records import Columns, Records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["simulation", "estimate", "measurement"]
+MANIFEST, SUMMARY = "manifest.json", "summary.json"
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a run rests on beyond its records; shown in the report and written to the manifest.
+
+    Attributes:
+        ops: the ops table (`metrics/ops.py`), or nothing.
+        bound: by phase, the share of its time that each of compute, memory, network and host takes.
+        provenance: what the figures rest on, by part.
+        intervals: of summary figures, beyond those of chance.
+        memory: bytes of a replica by use, by pool.
+        assumptions: sentences a reader should know.
+        citations: what to cite.
+        devices: of the deployment.
+        node_share_w: power of host and fans for each device.
+
+    """
+
+    ops: Columns = field(default_factory=dict)
+    bound: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    intervals: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    assumptions: Sequence[str] = ()
+    citations: Sequence[str] = ()
+    devices: int = 0
+    node_share_w: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of an estimate, a simulation or a measurement."""
+
+    kind: Kind
+    title: str
+    summary: dict[str, Any]
+    tables: dict[str, Columns]
+    manifest: dict[str, Any]
+
+    @property
+    def partial(self) -> bool:
+        """Whether it was interrupted before its end."""
+        return bool(self.manifest.get("partial", False))
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """A table (requests, steps, events, power, ops) as a data frame.
+
+        Raises:
+            InputError: the run has no such table.
+
+        """
+        import pandas as pd
+
+        if table not in self.tables:
+            raise InputError(Problem(f"the run has no table {table!r}", hint="one of: " + ", ".join(self.tables)))
+        return pd.DataFrame(self.tables[table])
+
+    def titled(self, title: str) -> Run:
+        """The same run under another name."""
+        return replace(self, title=title)
+
+    def to_json(self) -> str:
+        """The summary as JSON; what is not a finite number is null."""
+        return dumps(self.summary)
+
+    def write(self, folder: str | Path) -> Path:
+        """Write the run into `folder`, all of it or nothing; a run that stood there is replaced.
+
+        Raises:
+            InputError: the folder holds something else, or cannot be written.
+
+        """
+        target = Path(folder)
+        _check_free(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        except OSError as error:
+            raise InputError(Problem(f"cannot be written: {error.strerror}", place=str(target))) from None
+        try:
+            made.chmod(0o755)
+            self._fill(made)
+            _swap(made, target)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return target
+
+    def _fill(self, folder: Path) -> None:
+        import pyarrow.parquet as parquet
+
+        rows = {}
+        for name, columns in self.tables.items():
+            parquet.write_table(_arrow(columns), folder / f"{name}.parquet", compression="zstd")
+            rows[name] = len(next(iter(columns.values()))) if columns else 0
+        (folder / SUMMARY).write_text(self.to_json() + "\n")
+        manifest = {"kind": self.kind, "title": self.title, **self.manifest, "tables": rows}
+        (folder / MANIFEST).write_text(dumps(manifest) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            InputError: it is none, or a file of it is missing or broken.
+
+        """
+        place = Path(folder)
+        manifest, summary = (_read_json(place / name) for name in (MANIFEST, SUMMARY))
+        tables = {name: _read_table(place / f"{name}.parquet") for name in manifest.pop("tables", {})}
+        return cls(manifest.pop("kind"), manifest.pop("title"), summary, tables, manifest)
+
+
+def simulated(
+    scenario: Scenario, records: Sequence[Records], background: Background, wall_s: float, title: str = ""
+) -> Run:
+    """The run of one or more replications of a simulated scenario."""
+    warm_up_s = scenario.simulation.warm_up
+    summaries = [summarise(one, scenario.slo, warm_up_s) for one in records]
+    summary = summaries[0] if len(summaries) == 1 else mean_summary(summaries)
+    if len(summaries) > 1:
+        summary["intervals"] = replication_intervals([_figures(one) for one in summaries])
+    count = sum(len(one.requests["request"]) for one in records)
+    summary |= {"wall_s": wall_s, "requests_per_wall_s": count / wall_s if wall_s > 0 else None}
+    partial = any(one.partial for one in records)
+    tables = {
+        "requests": _stacked([with_latencies(one.requests) for one in records]),
+        "steps": _stacked([one.steps for one in records]),
+        "events": _stacked([one.events for one in records]),
+        "power": _stacked([timeline(one) for one in records]),
+    }
+    return completed("simulation", scenario, summary, tables, background, partial, title)
+
+
+def completed(
+    kind: Kind,
+    scenario: Scenario,
+    summary: Mapping[str, Any],
+    tables: Mapping[str, Columns],
+    background: Background,
+    partial: bool = False,
+    title: str = "",
+) -> Run:
+    """A run from its figures, with what they rest on."""
+    whole = dict(summary)
+    whole |= {"bound": dict(background.bound), "provenance": dict(background.provenance), "partial": partial}
+    whole["intervals"] = {**whole.get("intervals", {}), **background.intervals}
+    if background.devices:
+        whole["economy"] = economy(whole, scenario.power, background.devices, background.node_share_w)
+    ops = {"ops": background.ops} if background.ops else {}
+    manifest = {
+        "partial": partial,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": scenario.simulation.seed,
+        "versions": versions(),
+        "commit": commit(),
+        "scenario": scenario.model_dump(mode="json"),
+        "provenance": dict(background.provenance),
+        "memory": dict(background.memory),
+        "devices": background.devices,
+        "assumptions": list(background.assumptions),
+        "citations": list(background.citations),
+    }
+    named = title or scenario.title or scenario.model
+    return Run(kind, named, whole, {**tables, **ops}, manifest)
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in summary.items() if name not in ("intervals", "slo")}
+
+
+def _stacked(tables: Sequence[Columns]) -> Columns:
+    """Tables of replications below each other, numbered."""
+    counts = [len(next(iter(table.values()))) for table in tables]
+    columns: Columns = {"replication": np.repeat(np.arange(len(tables)), counts)}
+    return columns | {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    return {"sparsesim": __version__, "python": platform.python_version(), "numpy": np.__version__}
+
+
+def commit() -> str | None:
+    """The checkout's commit, `-dirty` where files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def dumps(value: Any) -> str:
+    """JSON that any reader takes: numbers that are not finite become null."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check_free(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise InputError(Problem("holds something else than a run; nothing was written", place=str(target)))
+    if target.exists() and not target.is_dir():
+        raise InputError(Problem("is a file; a run needs a folder", place=str(target)))
+
+
+def _swap(made: Path, target: Path) -> None:
+    """Put the finished folder in place; the old one stays whole until the moment the new one is there."""
+    if not target.exists():
+        made.replace(target)
+        return
+    old = made.with_name(made.name + "-old")
+    target.replace(old)
+    try:
+        made.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _arrow(columns: Columns) -> Any:
+    import pyarrow as pa
+
+    arrays = {name: pa.array(column) for name, column in columns.items()}
+    text = {name: array.dictionary_encode() for name, array in arrays.items() if pa.types.is_string(array.type)}
+    return pa.table({**arrays, **text})
+
+
+def _read_table(path: Path) -> Columns:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(Problem(f"cannot be read: {reason}", place=str(path))) from None
+    return {name: _numpy(table.column(name)) for name in table.column_names}
+
+
+def _numpy(column: Any) -> Any:
+    array = column.to_numpy()
+    return array.astype(str) if array.dtype == object else array
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        hint = "a run folder is what 'run --out FOLDER' writes"
+        raise InputError(Problem(f"cannot be read: {error.strerror}", place=str(path), hint=hint)) from None
+    except ValueError as error:
+        raise InputError(Problem(f"is not JSON: {error}", place=str(path))) from None
+    if not isinstance(found, dict):
+        raise InputError(Problem("is not a JSON object", place=str(path)))
+    return found
