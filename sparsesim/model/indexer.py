@@ -23,18 +23,23 @@ class Indexer(Frozen):
     heads: int = Field(ge=1, description="scoring heads")
     head_dim: int = Field(ge=1, description="width of a scoring head")
     top_k: int = Field(ge=1, description="keys kept for a query")
+    reused: bool = Field(False, description="the choice of an earlier layer is reused: no scoring, no weights (GLM-5)")
 
     def weights(self, d_model: int, q_width: int) -> Weights:
         """Query (from `q_width`), shared key with its LayerNorm, and per-head weight; copied to every rank."""
+        if self.reused:
+            return Weights()
         linear = q_width * self.heads * self.head_dim + d_model * self.head_dim
         return Weights(linear=linear, kept=2 * self.head_dim + d_model * self.heads)
 
     def cache_bytes_per_token(self) -> float:
         """One fp8 key and its scale."""
-        return self.head_dim + _SCALE_BYTES
+        return 0.0 if self.reused else self.head_dim + _SCALE_BYTES
 
     def token_tasks(self, tokens: Array, d_model: int, q_width: int, setting: Setting) -> list[Task]:
         """Projections, rotary embedding and key norm."""
+        if self.reused:
+            return []
         width = self.heads * self.head_dim
         return [
             *emit.linear("indexer.query", tokens, q_width, width, setting),
@@ -46,6 +51,8 @@ class Indexer(Frozen):
 
     def decode_tasks(self, sequences: Array, kv_tok: Array, setting: Setting) -> list[Task]:
         """Scores of all keys for one new token a sequence, and the choice among them."""
+        if self.reused:
+            return []
         scores = AttentionDecode(
             batch=sequences, kv_tok=kv_tok, heads=self.heads, kv_heads=1, head_dim=self.head_dim / 2, dtype="fp8"
         )
@@ -56,6 +63,8 @@ class Indexer(Frozen):
 
     def chunk_tasks(self, sequences: Array, q_tok: Array, kv_tok: Array, setting: Setting) -> list[Task]:
         """The same for a prompt chunk."""
+        if self.reused:
+            return []
         scores = AttentionPrefill(
             batch=sequences,
             q_tok=q_tok,

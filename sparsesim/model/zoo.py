@@ -66,13 +66,17 @@ def in_a_row(layers: Iterable[tuple[Block, ...]]) -> tuple[LayerGroup, ...]:
 
 
 def load_model(name: str | Path) -> Model:
-    """The model of a name or of a YAML.
+    """The model of a name, of a YAML, or of a Hugging Face `config.json`.
 
     Raises:
         InputError: unknown name (with the closest), or a file that is not understood (with the field and its place).
 
     """
     path = find(KIND, str(name), "model")
+    if path.suffix == ".json":
+        from sparsesim.model.hf import read_config
+
+        return read_config(path)
     file: ModelFile = build(ModelFile, load_yaml(path))
     return file.model()
 

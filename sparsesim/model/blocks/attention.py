@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -29,10 +29,13 @@ class Attention(Block):
     window: int | None = Field(None, ge=1, description="tokens attended at most; none: all")
     chunked: bool = Field(False, description="the window is a chunk (Llama-4)")
     rope: bool = Field(True, description="rotary embedding of queries and keys")
-    qk_norm: bool = Field(False, description="a norm of width head_dim on queries and on keys")
+    qk_norm: Literal["none", "head", "width", "unit"] = Field(
+        "none", description="norm of queries and keys: per head, over all heads' width, or per head without weights"
+    )
     qkv_bias: bool = Field(False, description="biases of query, key and value")
     out_bias: bool = Field(False, description="bias of the output")
     sinks: bool = Field(False, description="one learned logit per query head (gpt-oss)")
+    sub_norm: bool = Field(False, description="a norm before the output projection (BitNet)")
     output_gate: bool = Field(False, description="a sigmoid gate as wide as the queries (Qwen3-Next)")
     indexer: Indexer | None = Field(None, description="block-sparse: an indexer chooses the keys attended")
     k_is_v: bool = Field(False, description="keys serve as values: no value projection (Gemma-4 full layers)")
@@ -69,7 +72,8 @@ class Attention(Block):
         q, kv = self.widths(tp)
         values = 1 if self.k_is_v else 2
         kept = (q + values * kv) * self.qkv_bias + d_model * self.out_bias
-        kept += 2 * self.head_dim * self.qk_norm + q // self.head_dim * self.sinks
+        kept += {"head": 2 * self.head_dim, "width": q + kv}.get(self.qk_norm, 0)
+        kept += q // self.head_dim * self.sinks + q * self.sub_norm
         own = Weights(linear=d_model * (q * (2 + self.output_gate) + values * kv), kept=kept)
         return own + self.indexer.weights(d_model, d_model) if self.indexer else own
 
@@ -87,7 +91,7 @@ class Attention(Block):
         q, kv = self.widths(setting.tp)
         values = 1 if self.k_is_v else 2
         tasks = self._projections(tokens, d_model, setting, (q * (1 + self.output_gate), *[kv] * values))
-        if self.qk_norm:
+        if self.qk_norm != "none":
             tasks += emit.norm("attention.q_norm", tokens, q, setting)
             tasks += emit.norm("attention.k_norm", tokens, kv, setting)
         if self.rope:
@@ -97,6 +101,8 @@ class Attention(Block):
             tasks += self.indexer.token_tasks(tokens, d_model, d_model, setting)
         if self.output_gate:
             tasks += emit.gated_activation("attention.gate", tokens, q, setting, "sigmoid")
+        if self.sub_norm:
+            tasks += emit.norm("attention.sub_norm", tokens, q, setting)
         tasks += emit.linear("attention.out", tokens, q, d_model, setting)
         return tasks + emit.all_reduce("attention.allreduce", tokens, d_model, setting)
 

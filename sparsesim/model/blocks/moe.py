@@ -32,6 +32,7 @@ class Moe(Block):
     groups: int = Field(1, ge=1, description="groups the experts are divided into for routing")
     groups_kept: int = Field(1, ge=1, description="groups a token may use")
     bias: bool = Field(False, description="biases of router and experts (gpt-oss)")
+    router_scale: bool = Field(False, description="scales on the router's input and on each expert (Gemma-4)")
     correction_bias: bool = Field(False, description="one bias per expert that steers the choice (DeepSeek-V3)")
 
     @model_validator(mode="after")
@@ -65,7 +66,7 @@ class Moe(Block):
         router = self.experts * (d_model + self.bias + self.correction_bias)
         return Weights(
             linear=shared + latent,
-            kept=router + d_model * self.shared_gate,
+            kept=router + d_model * self.shared_gate + (d_model + self.experts) * self.router_scale,
             experts=self.experts * each,
             active_experts=self.top_k * each,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from sparsesim.model import emit
 from sparsesim.model.blocks.base import Block, ByWindow
 from sparsesim.model.setting import Precision, Setting
 from sparsesim.model.weights import State, Weights
@@ -14,14 +15,18 @@ class Parallel(Block):
     """Branches read the same normalised input and their outputs are summed; norms of the branches are not used."""
 
     branches: tuple[Block, ...] = Field(min_length=2, description="blocks side by side")
+    branch_norms: int = Field(0, ge=0, description="further norms of width d_model around branches (Gemma-4: 3)")
 
     def weights(self, d_model: int, tp: int = 1) -> Weights:
         """Of all branches."""
-        return sum((branch.weights(d_model, tp) for branch in self.branches), Weights())
+        norms = Weights(kept=self.branch_norms * d_model)
+        return sum((branch.weights(d_model, tp) for branch in self.branches), norms)
 
     def own_token_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
         """Of all branches."""
-        return [task for branch in self.branches for task in branch.own_token_tasks(tokens, d_model, setting)]
+        norms = [t for _ in range(self.branch_norms) for t in emit.norm("parallel.norm", tokens, d_model, setting)]
+        own = [task for branch in self.branches for task in branch.own_token_tasks(tokens, d_model, setting)]
+        return [*norms, *own]
 
     def kv_elements_per_token(self, tp: int = 1) -> int:
         """Of all branches."""
