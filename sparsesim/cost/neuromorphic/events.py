@@ -2,7 +2,8 @@
 
 A layer of P phases takes P + 1 steps. In step p < P the sources of phase p (the cores of phase p - 1; for p = 0 the
 entry neurons, one per value of the residual stream, on the cores of phase 0) look at their neurons, compute them and
-send; the cores of phase p take the messages in. In the last step the cores of the last phase send the layer's result
+send; the cores of phase p take the messages in. The recurrent state is computed by the cores of phase 0, an element
+as a neuron, before they send to phase 1. In the last step the cores of the last phase send the layer's result
 on. With rho_j the density of the inputs of projection j on n_j cores:
 
     spikes = rho_j d_in_j;   messages = n_j rho_j d_in_j;   a core: rho_j d_in_j receives, each with a synop per neuron
@@ -14,7 +15,7 @@ Messages run over the mesh column by column, then row by row; one that leaves th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -67,24 +68,15 @@ def layout(stage: StageMap, m: Machine) -> Layout:
 
 def steps(stage: StageMap, m: Machine, next_chip: int | None) -> tuple[Step, ...]:
     """The steps of a layer whose result goes to `next_chip` (None: the last layer, its result leaves to the host)."""
-    return _steps(stage, _Times(m), next_chip is not None and next_chip not in set(stage.chips(m.cores)))
-
-
-@dataclass(frozen=True)
-class _Times:
-    """A machine that hashes by identity, for the cache."""
-
-    m: Machine
-
-    def __hash__(self) -> int:
-        return hash((self.m.name, self.m.cores, self.m.columns, tuple(self.m.time_s.values())))
+    crosses = next_chip is not None and next_chip not in set(stage.chips(m.cores))
+    return _steps(replace(stage, stage=replace(stage.stage, name=""), first_chip=0), m, crosses)
 
 
 @lru_cache(maxsize=512)
-def _steps(stage: StageMap, times: _Times, crosses: bool) -> tuple[Step, ...]:
-    m, where = times.m, layout(stage, times.m)
-    phases = len(stage.stage.phases)
-    inner = [_phase_step(stage, where, phase, m) for phase in range(phases)]
+def _steps(stage: StageMap, m: Machine, crosses: bool) -> tuple[Step, ...]:
+    """Of a layer without its name and place, so that equal layers are counted once."""
+    where = layout(stage, m)
+    inner = [_phase_step(stage, where, phase, m) for phase in range(len(stage.stage.phases))]
     return (*inner, _exit_step(stage, where, m, crosses))
 
 
@@ -92,6 +84,8 @@ def _phase_step(stage: StageMap, where: Layout, phase: int, m: Machine) -> Step:
     sending = where.phase == (phase - 1 if phase else 0)
     neurons = _entry_neurons(stage, sending) if phase == 0 else np.where(sending, where.neurons, 0.0)
     share = neurons / neurons.sum()
+    if phase == 1:
+        neurons = neurons + share * stage.stage.state
     spikes = messages = crossings = 0.0
     processing = np.zeros(stage.cores)
     into = dict.fromkeys(np.unique(where.chip).tolist(), 0.0)
@@ -138,8 +132,8 @@ def _entry_neurons(stage: StageMap, sending: npt.NDArray[np.bool_]) -> Floats:
 
 
 def all_neurons(stage: StageMap) -> float:
-    """Neurons of a layer, entry neurons included: each is looked at in every step."""
-    return float(stage.stage.d_model + sum(p.d_out for p in stage.stage.projections))
+    """Neurons of a layer, its entry neurons and elements of state included: each is looked at in every step."""
+    return float(stage.stage.d_model + stage.stage.state + sum(p.d_out for p in stage.stage.projections))
 
 
 def mesh_load(flow: Floats, where: Layout, m: Machine) -> tuple[float, float, float]:

@@ -24,9 +24,9 @@ UNFITTED: Mapping[str, float] = {"time_scale": 1.0, "energy_scale": 1.0, "fall_t
 EVENTS = ("synop", "neuron_access", "neuron_update", "spike", "message", "receive", "hop_east_west", "hop_north_south")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Machine:
-    """Seconds and joules by event (`EVENTS`), and the sizes that a mapping needs."""
+    """Seconds and joules by event (`EVENTS`), and the sizes that a mapping needs; compared by identity."""
 
     name: str
     chips: int

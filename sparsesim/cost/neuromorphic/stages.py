@@ -6,6 +6,7 @@ here of particular models. A stage's phases are its projections in order, those 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from sparsesim.cost.neuromorphic.densities import DensitySet, Phase
@@ -13,7 +14,7 @@ from sparsesim.errors import InputError, Problem
 from sparsesim.model.arch import Model
 from sparsesim.model.blocks import Block
 from sparsesim.model.setting import Setting
-from sparsesim.work import Gemm, Pointwise, Task
+from sparsesim.work import Gemm, Pointwise, Task, dtype_bytes
 
 SHARED_INPUT = (frozenset("ifg"), frozenset("qkv"), frozenset(("gate", "up")))
 """Projections of one block that read the same input, so that none waits for another (arXiv 2406.02528 for i, f, g)."""
@@ -92,7 +93,7 @@ def stages_of(model: Model, densities: DensitySet, phase: Phase, *, head: bool =
             try:
                 found.append(_layer(model, group.blocks, densities, layer, communication))
             except InputError as error:
-                problems.update({str(p): p for p in error.problems})
+                problems = {p.message: p for p in error.problems} | problems
             layer += 1
     if problems:
         raise InputError(list(problems.values()))
@@ -133,7 +134,7 @@ def _no_cache(block: Block, layer: int) -> None:
     if block.kv_elements_per_token():
         raise InputError(
             Problem(
-                f"block {block.kind!r} of layer {layer} keeps a growing key-value cache",
+                f"block {block.kind!r} keeps a growing key-value cache",
                 path=f"layers[{layer}]",
                 hint="event-driven cores hold states of fixed size: use a recurrent model such as mmfreelm-370m",
             )
@@ -148,14 +149,15 @@ def _projections(tasks: list[Task], layer: int) -> list[Projection]:
         if not isinstance(task.op, Gemm):
             raise InputError(
                 Problem(
-                    f"{task.part!r} ({task.op.op}) of layer {layer} has no event-driven form",
+                    f"{task.part!r} ({task.op.op}) has no event-driven form",
                     path=f"layers[{layer}]",
                     hint="layers of plain projections and recurrent states have one",
                 )
             )
         name = task.part.rpartition(".")[2]
         inputs, outputs = int(float(task.op.k)), int(float(task.op.n))
-        found.append(Projection(_DENSITY_NAME.get(name, name), inputs, outputs))
+        bits = math.ceil(8 * dtype_bytes(task.op.weights or task.op.dtype))
+        found.append(Projection(_DENSITY_NAME.get(name, name), inputs, outputs, weight_bits=bits))
     return found
 
 
