@@ -228,3 +228,11 @@ def step_s(
     there = dispatch_loads(tokens, visits, token_bytes[0], fabric, dispatch.mode)
     back = dispatch_loads(tokens, visits, token_bytes[1], fabric, combine.mode).reversed()
     return dispatch.time_s(there, fabric, nodes), combine.time_s(back, fabric, nodes)
+
+
+def imbalance(tokens: Array, visits: Visits, even: Visits, fabric: Fabric, mode: Mode) -> float:
+    """How much longer the busiest port takes than under `even` visits: what multiplies an even form's transfer."""
+    mean = float(np.mean(tokens))
+    skewed = dispatch_loads(tokens, visits, 1.0, fabric, mode).transfer_s(fabric)
+    level = dispatch_loads(mean, even, 1.0, fabric, mode).transfer_s(fabric)
+    return max(skewed) / max(level)
