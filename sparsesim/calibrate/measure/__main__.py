@@ -86,22 +86,7 @@ def _measure(suite: Suite, bench: Bench, options: argparse.Namespace, budget_s: 
         refused_file.write_text("\n".join([*sorted(skip), str(error)]) + "\n")
         print(f"{suite.name}: the device was lost at {error}; run again to go on", file=sys.stderr)
         return 3
-    return report(suite, outcome, refused_file, skip)
-
-
-def report(suite: Suite, outcome: session.Outcome, refused_file: Path, skip: set[str]) -> int:
-    """List what was refused and why; 1 where anything was."""
-    print(
-        f"{suite.name}: {outcome.measured} rows measured, {outcome.already} there before, {outcome.left} left for lack "
-        f"of time, {len(outcome.refused)} refused",
-        file=sys.stderr,
-    )
-    for row, reason in outcome.refused:
-        print(f"  refused: {session.describe(row)}: {reason}", file=sys.stderr)
-    if outcome.refused:
-        names = sorted(skip | {session.describe(row) for row, _ in outcome.refused})
-        refused_file.write_text("\n".join(names) + "\n")
-    return 1 if outcome.refused else 0
+    return session.report(suite.name, outcome, refused_file, skip)
 
 
 if __name__ == "__main__":

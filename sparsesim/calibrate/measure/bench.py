@@ -116,12 +116,17 @@ class GpuBench:
 
     def provenance(self, what: str) -> dict[str, str]:
         """Device, driver, clocks, versions and the protocol."""
+        return self.header(what, self.plan)
+
+    @staticmethod
+    def header(what: str, plan: TimingPlan) -> dict[str, str]:
+        """The same without buffers."""
         header = provenance(what, f"python -m sparsesim.calibrate.measure --suite {what}")
         libraries = {
             "cudnn": str(torch.backends.cudnn.version()),
             "nccl": ".".join(map(str, torch.cuda.nccl.version())),
         }
-        return header | libraries | {"protocol": self.plan.describe()}
+        return header | libraries | {"protocol": plan.describe()}
 
 
 class CpuBench:

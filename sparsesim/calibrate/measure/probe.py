@@ -50,7 +50,7 @@ class Probe:
     def memory_w(self) -> float | None:
         """Power of the memory (NVML scope MEMORY), where the board tells."""
         n = self._nvml
-        field: Any = (n.NVML_FI_DEV_POWER_INSTANT, n.NVML_POWER_SCOPE_MEMORY)
+        field: Any = (n.NVML_FI_DEV_POWER_AVERAGE, n.NVML_POWER_SCOPE_MEMORY)
         value = n.nvmlDeviceGetFieldValues(self._handle, [field])[0]
         return float(value.value.uiVal) * 1e-3 if value.nvmlReturn == 0 else None
 

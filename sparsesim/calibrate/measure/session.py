@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -157,7 +158,22 @@ def measure(row: Row, bench: Bench, prepare: Prepare) -> dict[str, str]:
             "temperature_c": energy.state.temperature_c,
         }
     alternatives = ";".join(f"{name}={value}" for name, value in notes.items()) if len(notes) > 1 else ""
-    return row.cells() | {"group": row.group, "alternatives": alternatives} | _written(cells)
+    return row.cells() | {"group": row.group, "alternatives": alternatives} | written(cells)
+
+
+def report(name: str, outcome: Outcome, refused_file: Path, skip: set[str]) -> int:
+    """List what was refused and why, and keep the list for the next run; 1 where anything was."""
+    print(
+        f"{name}: {outcome.measured} rows measured, {outcome.already} there before, {outcome.left} left for lack "
+        f"of time, {len(outcome.refused)} refused",
+        file=sys.stderr,
+    )
+    for row, reason in outcome.refused:
+        print(f"  refused: {describe(row)}: {reason}", file=sys.stderr)
+    if outcome.refused:
+        names = sorted(skip | {describe(row) for row, _ in outcome.refused})
+        refused_file.write_text("\n".join(names) + "\n")
+    return 1 if outcome.refused else 0
 
 
 def _checked(candidates: Sequence[Candidate]) -> tuple[list[_Checked], dict[str, str]]:
@@ -187,5 +203,6 @@ def _checked(candidates: Sequence[Candidate]) -> tuple[list[_Checked], dict[str,
     return good, {name: note.replace(";", ",") for name, note in notes.items()}
 
 
-def _written(cells: Mapping[str, float | int | str | None]) -> dict[str, str]:
+def written(cells: Mapping[str, float | int | str | None]) -> dict[str, str]:
+    """Measured cells as written to CSV."""
     return {n: "" if v is None else f"{v:.6g}" if isinstance(v, float) else str(v) for n, v in cells.items()}
