@@ -88,7 +88,7 @@ class Member(Frozen):
         if member is None:
             raise PydanticCustomError(
                 "family_kind",
-                "unknown kind {kind!r}; {hint}",
+                "unknown kind '{kind}'; {hint}",
                 {"kind": value["kind"], "hint": closest(value["kind"], kinds(cls))},
             )
         built: Self = member.model_validate({key: item for key, item in value.items() if key != "kind"})
