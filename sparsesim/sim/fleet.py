@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +20,7 @@ from sparsesim.sim.schedulers.base import Scheduler
 from sparsesim.workload.requests import RequestTable
 
 Progress = Callable[[int, int, float], None]
+FINISHED = int(Outcome.finished)
 PROGRESS_EVERY = 1024  # requests between two calls of a progress callback
 
 
@@ -34,12 +37,14 @@ class Fleet:
     ) -> None:
         self.env = Environment()
         self.table, self.scheduler, self.progress = requests, scheduler, progress
-        self.steps = StepLog(sum(np.isfinite(specs[0].steps.windows)))
+        self.steps = StepLog()
         self.log = RequestLog(len(requests))
+        self.outcome, self.generated, self.placed = self.log.outcome, self.log.generated, self.log.replica
         self.events = EventLog()
         self.replicas: list[Replica] = []
         self.up: list[Replica] = []
         self.choose = router.chooser()
+        self.arrived = array("d", [math.nan]) * len(requests)
         self.left = len(requests)
         self.done = self.env.event()
         for spec in specs:
@@ -59,27 +64,29 @@ class Fleet:
         """A request comes in from outside."""
         feed = self.feed
         job = Job(row, feed.prompt[row], feed.output[row], feed.priority[row], now_s)
-        feed.arrival[row] = now_s
+        self.arrived[row] = now_s
         refused = self.refused
         if refused is not None and (outcome := refused[row]):
-            self.ended(job, Outcome(outcome), now_s)
+            self.ended(job, outcome, now_s)
             return
         self.dispatch(job, now_s)
 
     def dispatch(self, job: Job, now_s: float) -> None:
         """Send a request to a replica."""
         replica = self.choose(job, self.up, now_s)
-        self.log.replica[job.row] = replica.index
+        self.placed[job.row] = replica.index
         replica.submit(job, now_s)
 
-    def ended(self, job: Job, outcome: Outcome, now_s: float) -> None:
+    def finished(self, job: Job, now_s: float) -> None:
+        """A request has all its tokens."""
+        self.log.finish[job.row] = now_s
+        self.ended(job, FINISHED, now_s)
+
+    def ended(self, job: Job, outcome: int, now_s: float) -> None:
         """A request is over, one way or another."""
         row = job.row
-        log = self.log
-        log.outcome[row] = outcome
-        log.generated[row] = job.generated
-        if outcome == 1:
-            log.finish[row] = now_s
+        self.outcome[row] = outcome
+        self.generated[row] = job.generated
         self.left -= 1
         if self.feed.reacts:
             self.feed.after(row, now_s)
@@ -119,7 +126,6 @@ class Feed:
         self.prompt: list[int] = table.prompt_tok.tolist()
         self.output: list[int] = table.output_tok.tolist()
         self.priority: list[int] = table.priority.tolist()
-        self.arrival = np.full(len(table), np.nan)
         self.think: list[float] = table.think_s.tolist()
         self.reacts = table.concurrency is not None or bool((table.follows >= 0).any())
         self.followers: dict[int, list[int]] = {}

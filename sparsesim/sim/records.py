@@ -12,23 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.sim.log import STEP_COLUMNS, Event, EventLog, RequestLog, StepLog
+from sparsesim.sim.log import STEP_ROW, Event, EventLog, RequestLog, StepLog
 from sparsesim.sim.request import Outcome
 from sparsesim.sim.steps import Floats, StepModel, leap_totals
 
 Columns = dict[str, npt.NDArray[np.generic]]
-WHOLE = (
-    "replica",
-    "iterations",
-    "decode",
-    "context_tok",
-    "prefill_tok",
-    "chunks",
-    "output_tok",
-    "kv_blocks",
-    "running",
-    "waiting",
-)
 
 
 @dataclass(frozen=True)
@@ -90,60 +78,58 @@ def event_columns(log: EventLog) -> Columns:
 
 def step_columns(log: StepLog, models: Sequence[StepModel]) -> Columns:
     """The step log as columns in order of start, with energies; `models` holds one per replica."""
-    table = log.table()
-    raw = {name: table[:, i] for i, name in enumerate(STEP_COLUMNS)}
-    energies = _energies(table, raw, log, models)
-    m = raw["iterations"]
-    order = np.argsort(raw["start_s"], kind="stable")
-    columns: Columns = {
-        name: raw[name][order].astype(np.int64) if name in WHOLE else raw[name][order] for name in STEP_COLUMNS
-    }
-    columns["end_s"] = (raw["start_s"] + raw["first_s"] * m + raw["slope_s"] * (m * (m - 1) / 2))[order]
+    rows = log.table()
+    energies = _energies(rows, log, models)
+    order = np.argsort(rows["start_s"], kind="stable")
+    rows, energies = rows[order], energies[order]
+    columns: Columns = {}
+    for name, (kind, *_) in (STEP_ROW.fields or {}).items():
+        columns[name] = rows[name].astype(np.float64 if kind.kind == "f" else np.int64)
+    m = rows["iterations"].astype(np.float64)
+    columns["end_s"] = rows["start_s"] + rows["first_s"] * m + rows["slope_s"] * (m * (m - 1) / 2)
     for k, component in enumerate(models[0].components):
-        columns[f"{component}_j"] = energies[order, k]
+        columns[f"{component}_j"] = energies[:, k]
     return columns
 
 
-def _energies(table: Floats, raw: dict[str, Floats], log: StepLog, models: Sequence[StepModel]) -> Floats:
+def _energies(rows: npt.NDArray[np.void], log: StepLog, models: Sequence[StepModel]) -> Floats:
     """Joules by component of every row, [rows, components]."""
     components = len(models[0].components)
-    energies = np.zeros((len(table), components))
-    mixed = np.flatnonzero(raw["chunks"] > 0)
+    energies = np.zeros((len(rows), components))
+    mixed = np.flatnonzero(rows["chunks"] > 0)
     written = np.frombuffer(log.energies, dtype=np.float64)[: len(mixed) * components].reshape(-1, components)
     energies[mixed[: len(written)]] = written
-    leaps = np.flatnonzero((raw["chunks"] == 0) & (raw["iterations"] > 0))
-    owner = raw["replica"].astype(np.int64)
-    for model in dict.fromkeys(map(id, models)):
-        replicas = [i for i, own in enumerate(models) if id(own) == model]
-        rows = leaps[np.isin(owner[leaps], replicas)]
-        _leap_energies(energies, table, raw, rows, models[replicas[0]])
+    starts, growth = _coordinates(rows, log, models[0].windows)
+    leaps = np.flatnonzero(rows["chunks"] == 0)
+    for key in dict.fromkeys(map(id, models)):
+        replicas = [i for i, model in enumerate(models) if id(model) == key]
+        of_model = leaps[np.isin(rows["replica"][leaps], replicas)]
+        for size, group in _by_value(rows["decode"], of_model):
+            iterations = rows["iterations"][group].astype(np.float64)
+            curve = models[replicas[0]].decode(size)
+            energies[group] = leap_totals(curve, starts[group] / size, growth[group] / size, iterations)[:, 1:]
     return energies
 
 
-def _leap_energies(
-    energies: Floats, table: Floats, raw: dict[str, Floats], rows: npt.NDArray[np.intp], model: StepModel
-) -> None:
-    """Fill in the leaps of one model, batch size by batch size."""
-    decode = raw["decode"][rows]
-    order = np.argsort(decode, kind="stable")
-    rows, decode = rows[order], decode[order]
-    sizes, firsts = np.unique(decode, return_index=True)
-    groups = np.split(rows, firsts[1:]) if len(rows) else []
-    for size, group in zip(sizes.tolist(), groups, strict=True):
-        starts, growth = _coordinates(table[group], raw["context_tok"][group], model.windows)
-        totals = leap_totals(model.decode(int(size)), starts / size, growth / size, raw["iterations"][group])
-        energies[group] = totals[:, 1:]
+def _by_value(column: npt.NDArray[np.generic], rows: npt.NDArray[np.intp]) -> list[tuple[int, npt.NDArray[np.intp]]]:
+    """The rows grouped by their value in a column."""
+    if not len(rows):
+        return []
+    rows = rows[np.argsort(column[rows], kind="stable")]
+    values, firsts = np.unique(column[rows], return_index=True)
+    return [(int(value), group) for value, group in zip(values, np.split(rows, firsts[1:]), strict=True)]
 
 
-def _coordinates(table: Floats, context: Floats, windows: tuple[float, ...]) -> tuple[Floats, Floats]:
-    """Summed coordinates and their growth per iteration, [rows, channels]; the finite ones stand after the columns."""
-    starts = np.empty((len(table), len(windows)))
+def _coordinates(rows: npt.NDArray[np.void], log: StepLog, windows: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """Summed coordinates and their growth per iteration, [rows, channels]."""
+    starts = np.empty((len(rows), len(windows)))
     growth = np.empty_like(starts)
-    place = len(STEP_COLUMNS)
+    finite = log.coordinates(len(rows), int(np.isfinite(windows).sum()))
+    place = 0
     for k, window in enumerate(windows):
         if np.isinf(window):
-            starts[:, k], growth[:, k] = context, table[:, 5]
+            starts[:, k], growth[:, k] = rows["context_tok"], rows["decode"]
         else:
-            starts[:, k], growth[:, k] = table[:, place], table[:, place + 1]
+            starts[:, k], growth[:, k] = finite[:, place], finite[:, place + 1]
             place += 2
     return starts, growth

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from simpy import Environment
+from simpy.events import NORMAL
 from simpy.events import Event as SimPyEvent
-from simpy.events import Timeout
 
-from sparsesim.sim.log import Event
+from sparsesim.sim.log import PACK_ROW, Event
 from sparsesim.sim.request import Job, Outcome
-from sparsesim.sim.steps import Curves, StepModel
+from sparsesim.sim.steps import Curves, Line, StepModel
 
 if TYPE_CHECKING:
     from sparsesim.sim.fleet import Fleet
@@ -53,6 +56,37 @@ class ReplicaSpec:
     kv_windows: tuple[float, ...] = (math.inf,)
 
 
+class Queue(Protocol):
+    """What is asked of the waiting requests: a deque, or a heap by rank."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Job]: ...
+    def __getitem__(self, place: int, /) -> Job: ...
+    def append(self, job: Job, /) -> None:
+        """Add one behind the others of its rank."""
+
+    def appendleft(self, job: Job, /) -> None:
+        """Add one before the others of its rank."""
+
+    def popleft(self) -> Job:
+        """Take the first."""
+
+    def remove(self, job: Job, /) -> None:
+        """Take one out."""
+
+    def clear(self) -> None:
+        """Take all out."""
+
+
+class Boundary(SimPyEvent):
+    """The event of a wake-up: a Timeout that is used again once it has been processed."""
+
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
+        self._value = None
+        self._ok = True
+
+
 class Window:
     """Sums over the batch for a finite attention window."""
 
@@ -67,16 +101,76 @@ class Window:
 class Replica(ABC):
     """The leap engine; a scheduler's subclass decides what comes next (`plan`) and what an arrival does (`submit`)."""
 
+    # slots: beyond thirty attributes a Python object falls back to a plain dictionary, at half the speed
+    __slots__ = (
+        "admitted",
+        "block_tok",
+        "caps",
+        "chunks",
+        "context",
+        "curves",
+        "decoding",
+        "end",
+        "energies",
+        "env",
+        "finished",
+        "finishing",
+        "first_s",
+        "first_token",
+        "fleet",
+        "free",
+        "full_groups",
+        "grows",
+        "index",
+        "iterations",
+        "joined",
+        "kv_blocks",
+        "lines",
+        "log",
+        "mixed",
+        "on_wake",
+        "output_tok",
+        "outstanding",
+        "pending",
+        "phase",
+        "phased",
+        "plain",
+        "prefill_tok",
+        "requests",
+        "running",
+        "schedule",
+        "slope_s",
+        "spare",
+        "spec",
+        "step",
+        "time",
+        "turns",
+        "waiting",
+        "windows",
+        "write",
+    )  # fmt: skip
+
     def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec) -> None:
         self.fleet, self.index, self.spec = fleet, index, spec
         self.env, self.log, self.requests = fleet.env, fleet.steps, fleet.log
+        self.write = fleet.steps.write
+        self.finished = fleet.finished
+        self.first_token = fleet.log.first_token
+        self.admitted = fleet.log.admitted
+        self.on_wake: list[Callable[[Any], None]] = [self.wake]
+        self.schedule = fleet.env.schedule
+        self.spare: SimPyEvent | None = None
         self.curves = Curves(spec.steps)
+        self.mixed = spec.steps.mixed
+        self.lines: dict[int, Line] = {}  # of the only channel, where there is one
+        self.kv_blocks = spec.kv_blocks
         self.windows = tuple(Window(int(w)) for w in spec.steps.windows if math.isfinite(w))
         self.plain = spec.steps.windows == (math.inf,)
         self.block_tok = spec.block_tok
         self.full_groups = sum(math.isinf(w) for w in spec.kv_windows)
         self.caps = tuple(-(-int(w) // spec.block_tok) + 1 for w in spec.kv_windows if math.isfinite(w))
         self.running: dict[Job, None] = {}  # in order of admission
+        self.waiting: Queue = deque()
         self.outstanding = 0
         self.joined = 0
         self.grows = True  # whether decoding takes blocks; a scheduler that reserves them all at once says no
@@ -109,18 +203,13 @@ class Replica(ABC):
     def plan(self) -> None:
         """At a boundary: start the next leap or step, or fall idle."""
 
-    @property
-    @abstractmethod
-    def waiting_count(self) -> int:
-        """Requests that wait."""
-
     # ---- memory
 
     def blocks(self, tokens: int) -> int:
         """KV blocks that hold `tokens` of one sequence, over all groups."""
         whole = -(-tokens // self.block_tok)
         if not self.caps:
-            return whole * self.full_groups
+            return whole if self.full_groups == 1 else whole * self.full_groups
         return whole * self.full_groups + sum(min(whole, cap) for cap in self.caps)
 
     def refusal(self, job: Job) -> Outcome | None:
@@ -134,8 +223,8 @@ class Replica(ABC):
     def grown(self, iterations: int) -> int:
         """Blocks that the decoding sequences take in the next `iterations`."""
         start = self.step % self.block_tok
-        rounds, rest = divmod(iterations, self.block_tok)
-        return rounds * self.phased + sum(self.phase[start : start + rest])
+        rest = iterations % self.block_tok
+        return iterations // self.block_tok * self.phased + sum(self.phase[start : start + rest])
 
     def affordable(self) -> int:
         """Iterations until the decoding sequences find the pool empty."""
@@ -164,9 +253,10 @@ class Replica(ABC):
         job.weight = weight = self.full_groups if self.grows else 0
         if self.caps or self.windows:
             weight = self._join_windows(job, context)
-        residue = (1 - offset) % self.block_tok
-        self.phase[residue] += weight
-        self.phase[residue + self.block_tok] += weight
+        job.residue = residue = (1 - offset) % self.block_tok
+        phase = self.phase
+        phase[residue] += weight
+        phase[residue + self.block_tok] += weight
         self.phased += weight
 
     def _join_windows(self, job: Job, context: int) -> int:
@@ -188,18 +278,23 @@ class Replica(ABC):
         context = self.step + job.offset
         self.decoding -= 1
         self.context -= context
-        for window in self.windows:
-            window.attended -= min(context, window.size)
-            if context < window.size:
-                window.growing -= 1
-        residue = (1 - job.offset) % self.block_tok
-        self.phase[residue] -= job.weight
-        self.phase[residue + self.block_tok] -= job.weight
-        self.phased -= job.weight
+        if self.windows:
+            self._leave_windows(context)
+        residue, weight, phase = job.residue, job.weight, self.phase
+        phase[residue] -= weight
+        phase[residue + self.block_tok] -= weight
+        self.phased -= weight
         job.generated = job.output - (job.finish_step - self.step)
         job.finish_step = -1
         job.computed = context - 1
         job.blocks = self.blocks(context - 1)
+
+    def _leave_windows(self, context: int) -> None:
+        """Count a sequence out of every window."""
+        for window in self.windows:
+            window.attended -= min(context, window.size)
+            if context < window.size:
+                window.growing -= 1
 
     def release(self, job: Job) -> None:
         """Give back what the request holds."""
@@ -218,23 +313,24 @@ class Replica(ABC):
                 self.windows[k].growing -= 1
                 continue
             job.weight -= 1
-            residue = (1 - offset) % self.block_tok
-            self.phase[residue] -= 1
-            self.phase[residue + self.block_tok] -= 1
+            self.phase[job.residue] -= 1
+            self.phase[job.residue + self.block_tok] -= 1
             self.phased -= 1
 
     # ---- time
 
     def wake_at(self, time_s: float) -> None:
         """Be called when everything that ties with `time_s` has happened; any earlier wake-up is void."""
-        env = self.env
-        delay = time_s + TIE_S - env._now
-        event = Timeout(env, delay if delay > 0.0 else 0.0)
-        event.callbacks.append(self.wake)
+        event = self.spare or Boundary(self.env)
+        self.spare = None
         self.pending = event
+        event.callbacks = self.on_wake
+        delay = time_s + TIE_S - self.env._now
+        self.schedule(event, NORMAL, delay if delay > 0.0 else 0.0)
 
     def wake(self, event: SimPyEvent) -> None:
         """The boundary that was waited for."""
+        self.spare = event
         if event is not self.pending:
             return
         self.pending = None
@@ -256,15 +352,25 @@ class Replica(ABC):
             m = min(m, self.affordable())
         decoding = self.decoding
         if self.plain:
-            self.first_s, self.slope_s, room = self.curves.lines(decoding)[0].at(self.context / decoding)
-            if room < m:
-                m = int(room) + 1
+            line = self.lines.get(decoding) or self.line(decoding)
+            coordinate = self.context / decoding
+            i = bisect_right(line.inner, coordinate)
+            self.slope_s = slope_s = line.slopes[i]
+            self.first_s = first_s = line.times[i] + slope_s * (coordinate - line.knots[i])
+            if m > line.inner[i] - coordinate:
+                m = int(line.inner[i] - coordinate) + 1
+            self.end = end = self.time + first_s * m + slope_s * (m * (m - 1) / 2)
         else:
             m = self._line(m)
+            self.end = end = self.time + self.first_s * m + self.slope_s * (m * (m - 1) / 2)
         self.iterations = m
         self.output_tok = decoding * m
-        self.end = end = self.time + self.first_s * m + self.slope_s * (m * (m - 1) / 2)
         self.wake_at(end)
+
+    def line(self, sequences: int) -> Line:
+        """The curve of a batch size, of a model with one channel; kept."""
+        line = self.lines[sequences] = self.curves.lines(sequences)[0]
+        return line
 
     def _line(self, most: int) -> int:
         """Set the leap's times from every channel; the iterations until the first of them meets a knot."""
@@ -291,6 +397,11 @@ class Replica(ABC):
                 found.append((window.attended / n, window.growing / n))
         return found or [(0.0, 0.0)]
 
+    def _contexts(self) -> tuple[float, ...]:
+        """The coordinate of every channel, 0 where nothing decodes."""
+        channels = len(self.spec.steps.windows)
+        return tuple(c for c, _ in self._coordinates())[:channels] if self.decoding else (0.0,) * channels
+
     def mixed_step(self, chunks: Sequence[tuple[Job, int]], extra_s: float = 0.0) -> None:
         """Start one iteration with prompt chunks (request, tokens), whose blocks are already held."""
         n = self.decoding
@@ -306,17 +417,17 @@ class Replica(ABC):
         if self.plain:
             contexts: tuple[float, ...] = (self.context / n if n else 0.0,)
         else:
-            contexts = tuple(c for c, _ in self._coordinates()) if n else (0.0,) * len(self.spec.steps.windows)
-        values = self.spec.steps.mixed(n, contexts[: len(self.spec.steps.windows)], shapes, sampled)
+            contexts = self._contexts()
+        values = self.mixed(n, contexts, shapes, sampled)
         self.chunks = chunks
         self.prefill_tok = tokens
         self.output_tok = sampled
-        self.first_s = float(values[0]) + extra_s
+        self.first_s = first_s = float(values[0]) + extra_s
         self.slope_s = 0.0
         self.iterations = 1
         self.energies = values[1:]
-        self.end = self.time + self.first_s
-        self.wake_at(self.end)
+        self.end = end = self.time + first_s
+        self.wake_at(end)
 
     def ends(self, iterations: int) -> float:
         """The time of a boundary of the leap."""
@@ -353,13 +464,14 @@ class Replica(ABC):
             if m == 1:
                 self.free -= self.phase[step % self.block_tok]
             else:
-                self.free -= self.grown(m)
+                start, rest = step % self.block_tok, m % self.block_tok
+                self.free -= m // self.block_tok * self.phased + sum(self.phase[start : start + rest])
             self.context = context + n * m
         chunks = self.chunks
-        self.log.row(
-            (
+        self.write(
+            PACK_ROW(
                 self.index, self.time, self.first_s, self.slope_s, m, n, context, self.prefill_tok if chunks else 0,
-                len(chunks), self.output_tok, self.spec.kv_blocks - self.free, len(self.running), self.waiting_count,
+                len(chunks), self.output_tok, self.kv_blocks - self.free, len(self.running), len(self.waiting),
             )
         )  # fmt: skip
         self.iterations = 0
@@ -382,7 +494,7 @@ class Replica(ABC):
     def _advance_windows(self, iterations: int) -> None:
         """Log and move the sums of the finite windows."""
         for window in self.windows:
-            self.log.row((window.attended, window.growing))
+            self.log.window((window.attended, window.growing))
             window.attended += window.growing * iterations
 
     def complete(self, chunks: Sequence[tuple[Job, int]]) -> None:
@@ -397,16 +509,17 @@ class Replica(ABC):
         if job.generated:
             self.fleet.events.add(self.time, Event.resumed, self.index, job.row)
         else:
-            self.requests.first_token[job.row] = self.time
+            self.first_token[job.row] = self.time
         job.generated += 1
         self.join(job)
 
     def finish(self, job: Job) -> None:
         """The request has its last token."""
         self.leave(job)
-        self.release(job)
+        self.free += job.blocks
+        del self.running[job]
         self.outstanding -= 1
-        self.fleet.ended(job, Outcome.finished, self.time)
+        self.finished(job, self.time)
 
     def close(self, time_s: float) -> None:
         """The run ends at `time_s`: keep the iterations of a leap that are complete by then."""

@@ -31,6 +31,7 @@ class Job:
         computed: tokens of the target whose KV is held.
         blocks: KV blocks held; while decoding they follow from the context instead.
         weight: KV groups in which it still takes new blocks.
+        residue: of the iterations, modulo the block size, in which it takes a new block while decoding.
         offset: context attended in iteration s is s + offset while decoding.
         finish_step: the replica's iteration count at which it is done; -1 while not decoding.
         order: of joining the batch, for ties of the finishing heap.
@@ -41,7 +42,7 @@ class Job:
 
     __slots__ = (
         "arrival_s", "blocks", "cached", "computed", "finish_step", "generated", "hashes", "held", "offset",
-        "order", "output", "preemptions", "priority", "prompt", "row", "target", "weight",
+        "order", "output", "preemptions", "priority", "prompt", "residue", "row", "target", "weight",
     )  # fmt: skip
 
     def __init__(self, row: int, prompt: int, output: int, priority: int, arrival_s: float) -> None:
@@ -54,10 +55,8 @@ class Job:
         self.generated = 0
         self.computed = 0
         self.blocks = 0
-        self.weight = 0
-        self.offset = 0
+        self.weight = self.offset = self.residue = self.order = 0
         self.finish_step = -1
-        self.order = 0
         self.preemptions = 0
         self.cached = 0
         self.held: tuple[int, ...] = ()

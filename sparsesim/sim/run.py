@@ -94,13 +94,13 @@ def close(fleet: Fleet, partial: bool) -> Records:
     end_s = float(fleet.env.now)
     if not fleet.left:
         end_s = float(
-            max(np.nanmax(np.array(fleet.log.finish), initial=0.0), np.nanmax(fleet.feed.arrival, initial=0.0))
+            max(np.nanmax(np.array(fleet.log.finish), initial=0.0), np.nanmax(np.array(fleet.arrived), initial=0.0))
         )
     for replica in fleet.replicas:
         replica.close(end_s)
     columns = request_columns(fleet.log, len(fleet.table))
     table = fleet.table
-    arrived = fleet.feed.arrival
+    arrived = np.array(fleet.arrived)
     asked = {
         "client": table.client,
         "priority": table.priority,

@@ -88,7 +88,7 @@ class Line:
     def __init__(self, channel: Channel, base_s: float) -> None:
         self.knots: list[float] = channel.knots.tolist()
         self.times: list[float] = (channel.values[:, 0] + base_s).tolist()
-        self.inner = self.knots[1:-1]
+        self.inner = [*self.knots[1:-1], math.inf]
         pairs = range(len(self.knots) - 1)
         knots, times = self.knots, self.times
         self.slopes = [(times[i + 1] - times[i]) / (knots[i + 1] - knots[i]) for i in pairs] or [0.0]
@@ -98,8 +98,7 @@ class Line:
         inner = self.inner
         i = bisect_right(inner, coordinate)
         slope = self.slopes[i]
-        room = inner[i] - coordinate if i < len(inner) else math.inf
-        return self.times[i] + slope * (coordinate - self.knots[i]), slope, room
+        return self.times[i] + slope * (coordinate - self.knots[i]), slope, inner[i] - coordinate
 
 
 class Curves:

@@ -9,7 +9,6 @@ queue and later computes its prompt and its output again; nothing is admitted in
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Literal
@@ -79,6 +78,10 @@ class RankQueue:
         """Take the first."""
         return heappop(self._heap)[1]
 
+    def clear(self) -> None:
+        """Take all out."""
+        self._heap.clear()
+
     def remove(self, job: Job) -> None:
         """Take one out."""
         self._heap = [item for item in self._heap if item[1] is not job]
@@ -88,19 +91,17 @@ class RankQueue:
 class ContinuousReplica(Replica):
     """A replica that batches continuously."""
 
+    __slots__ = ("by_rank", "places", "prefilling", "token_budget")
+
     def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec, rules: Continuous) -> None:
-        self.waiting: deque[Job] | RankQueue = deque() if rules.policy == "fcfs" else RankQueue()
         self.prefilling: Job | None = None
         self.token_budget = rules.token_budget
         self.by_rank = rules.policy == "priority"
         slots = spec.state_slots
         self.places = rules.max_running if slots is None else min(rules.max_running, slots)
         super().__init__(fleet, index, spec)
-
-    @property
-    def waiting_count(self) -> int:
-        """Requests that wait."""
-        return len(self.waiting)
+        if self.by_rank:
+            self.waiting = RankQueue()
 
     def submit(self, job: Job, now_s: float) -> None:
         """Queue a request; if it can enter at a boundary inside the leap, the leap ends there."""
@@ -159,16 +160,22 @@ class ContinuousReplica(Replica):
         waiting, running, places = self.waiting, self.running, self.places
         while waiting and budget > 0 and len(running) < places:
             job = waiting[0]
-            q = job.target if job.target < budget else budget
-            if self.blocks(q) > free:
+            target = job.target
+            q = target if target < budget else budget
+            need = self.blocks(q)
+            if need > free:
                 break
             waiting.popleft()
             running[job] = None
-            q, free = self.take_chunk(job, budget, free)
-            chunks.append((job, q))
+            job.blocks = need
+            self.free -= need
+            free -= need
             budget -= q
+            if q < target:
+                self.prefilling = job
+            chunks.append((job, q))
             if not job.preemptions:
-                self.requests.admitted[job.row] = self.time
+                self.admitted[job.row] = self.time
         return chunks
 
     def take_chunk(self, job: Job, budget: int, free: int) -> tuple[int, int]:

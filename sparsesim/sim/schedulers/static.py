@@ -7,13 +7,12 @@ longest output (as in engines without continuous batching, e.g. FasterTransforme
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from sparsesim.sim.replica import Replica, ReplicaSpec
-from sparsesim.sim.request import Job, Outcome
+from sparsesim.sim.request import Job
 from sparsesim.sim.schedulers.base import Scheduler
 
 if TYPE_CHECKING:
@@ -38,17 +37,13 @@ class Static(Scheduler):
 class StaticReplica(Replica):
     """A replica that serves one batch after another."""
 
+    __slots__ = ("places", "unfinished")
+
     def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec, rules: Static) -> None:
-        self.waiting: deque[Job] = deque()
         self.places = rules.batch if spec.state_slots is None else min(rules.batch, spec.state_slots)
         super().__init__(fleet, index, spec)
         self.grows = False
         self.unfinished = 0  # sequences of the batch that still want tokens
-
-    @property
-    def waiting_count(self) -> int:
-        """Requests that wait."""
-        return len(self.waiting)
 
     def submit(self, job: Job, now_s: float) -> None:
         """Queue a request; it never changes the batch that runs."""
@@ -93,7 +88,7 @@ class StaticReplica(Replica):
         self.unfinished -= 1
         job.generated = job.output
         self.outstanding -= 1
-        self.fleet.ended(job, Outcome.finished, self.time)
+        self.finished(job, self.time)
         if not self.finishing:
             for done in list(self.running):
                 self.release(done)

@@ -1,0 +1,33 @@
+"""`detail: op`: every rank's ops as events on its compute, memory and link resources."""
+
+from __future__ import annotations
+
+from sparsesim.sim.op_detail.engine import Transfer, simulate_ops
+from sparsesim.sim.op_detail.exchanges import Exchanges
+from sparsesim.sim.op_detail.noise import with_jitter, with_slow_rank
+from sparsesim.sim.op_detail.program import (
+    Exchange,
+    Local,
+    Program,
+    expected_s,
+    layered,
+    program,
+    shared_during_dispatch,
+)
+from sparsesim.sim.op_detail.timeline import Timeline
+
+__all__ = [
+    "Exchange",
+    "Exchanges",
+    "Local",
+    "Program",
+    "Timeline",
+    "Transfer",
+    "expected_s",
+    "layered",
+    "program",
+    "shared_during_dispatch",
+    "simulate_ops",
+    "with_jitter",
+    "with_slow_rank",
+]
