@@ -78,7 +78,7 @@ def step(system: PoolSystem, phase: str, batch: Batch) -> Step:
         values[0],
         dict(zip(COMPONENTS, values[1:], strict=True)),
         priced,
-        system.engine.host_per_step.value + system.engine.host_per_sequence.value * sampled,
+        system.engine.host_s(sampled, system.model.vocab),
         half_width(priced),
         bound_shares(priced, system),
     )

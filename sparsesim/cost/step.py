@@ -109,7 +109,7 @@ class ReplicaSteps:
         return Table(lambda q: self._totals(self.model.chunk_tasks(1.0, q, q, self.setting), q.shape))
 
     def _host(self, sequences: int) -> float:
-        return self.engine.host_per_step.value + self.engine.host_per_sequence.value * sequences
+        return self.engine.host_s(sequences, self.model.vocab)
 
     def _finished(self, total: Floats, tokens: int, sequences: int) -> Floats:
         graph = np.full(total.shape[:-1], tokens <= self.engine.graph_tok.value)

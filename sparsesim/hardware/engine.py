@@ -22,6 +22,10 @@ class Engine(Frozen):
     title: str = ""
     host_per_step: Figure[units.Seconds] = Field(description="scheduling, sampling and detokenising of a step")
     host_per_sequence: Figure[units.Seconds] = Field(description="the same, for each sequence of the step")
+    host_per_logit: Figure[units.Seconds] = Field(
+        default_factory=lambda: Figure[units.Seconds](value="0 s", source="derived: tokens are sampled on the device"),
+        description="of the host for each entry of the vocabulary of each sequence, where it samples the tokens",
+    )
     gap: Figure[units.Seconds] = Field(description="between two kernels inside a CUDA graph")
     launch: Figure[units.Seconds] = Field(description="of the host for a kernel outside of graphs")
     graph_tok: Figure[int] = Field(description="tokens of a step up to which graphs are used; 0: never")
@@ -29,6 +33,11 @@ class Engine(Frozen):
     quality: Figure[float] = Field(description="time of its kernels over ours")
     fused: bool = Field(True, description="fused norms, rotary embedding and activations")
     half_width: float = Field(0.2, ge=0, description="of the 90 % interval (log) that its overheads add")
+
+    def host_s(self, sequences: float, vocab: int) -> float:
+        """Host time of a step with so many sequences."""
+        each = self.host_per_sequence.value + self.host_per_logit.value * vocab
+        return self.host_per_step.value + each * sequences
 
 
 @lru_cache(maxsize=32)

@@ -215,7 +215,8 @@ class Model(Frozen):
         rows = -(-self.vocab // setting.tp)
         tasks = emit.add_norm("head.norm", sampled, self.d_model, setting) if self.final_norm else []
         density = setting.sparsity.head_density() if setting.sparsity else 1.0
-        tasks += emit.linear("head.lm_head", sampled, self.d_model, rows, setting, density, kept=True)
+        storage = setting.precision.head
+        tasks += emit.linear("head.lm_head", sampled, self.d_model, rows, setting, density, kept=True, storage=storage)
         if setting.tp > 1:
             tasks += emit.all_gather("head.gather", sampled, rows * setting.tp, setting.tp, setting)
         return [*tasks, emit.pointwise("head.sample", "sample", sampled, self.vocab, setting)]

@@ -21,14 +21,16 @@ def linear(
     density: Array = 1.0,
     *,
     kept: bool = False,
+    storage: str = "",
 ) -> list[Task]:
     """A matrix product in the setting's precision, after quantising its input where that is 8 bits or less.
 
-    `kept` products (router, LM head) stay in the stream's precision.
+    `kept` products (router, LM head) stay in the stream's precision, their weights too unless `storage` names another.
     """
     precision = setting.precision
     if kept:
-        return [Task(part, Gemm(m=tokens, n=outputs, k=inputs, dtype=precision.stream, density=density))]
+        op = Gemm(m=tokens, n=outputs, k=inputs, dtype=precision.stream, weights=storage, density=density)
+        return [Task(part, op)]
     return [
         *quantized(part, tokens, inputs, setting),
         Task(

@@ -28,11 +28,12 @@ class Precision(Frozen):
     kv: str = Field("bf16", description="of the key-value cache")
     state: str = Field("bf16", description="of the recurrent state")
     experts: str = Field("", description="of routed experts where it differs from weights")
+    head: str = Field("", description="of the LM head where an engine quantises it too; empty: kept as the stream")
     scale_bytes: float = Field(0.0, ge=0.0, description="quantisation scales per element, beyond the dtype's own")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        for role in ("weights", "activations", "kv", "state", "experts"):
+        for role in ("weights", "activations", "kv", "state", "experts", "head"):
             dtype = getattr(self, role)
             if dtype and dtype not in DTYPE_BYTES:
                 raise ValueError(f"{role}: unknown dtype {dtype!r}; {closest(dtype, DTYPE_BYTES)}")

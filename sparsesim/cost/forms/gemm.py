@@ -7,7 +7,8 @@
     t = t_0 + min t_cfg
 
 K_s is k/s rounded up to 64 and never below 256 (or k): a split shorter than that does not pay. Each configuration
-grows with m, n and k, so their minimum does. P and B stay below the datasheet's, so no shape beats the roofline.
+grows with m, n and k, so their minimum does. A class whose library has lower tiles (matrix-vector kernels) says so by
+`rows`, the height of its lowest; tiles are then no higher than the tokens need. P and B stay below the datasheet's, so no shape beats the roofline.
 The form follows the study quoted in the facts on kernel forms (tile menu and split-K together).
 """
 
@@ -53,6 +54,8 @@ class GemmForm(Form[Gemm]):
         hbm = np.asarray(op.hbm_bytes(), float)[..., None]
         memory = (hbm + p["x_half"]) / bytes_per_s(chip, p["bandwidth"])
         tm, tn, split = _CONFIGURATIONS.T
+        if "rows" in p:
+            tm = np.minimum(tm, np.ceil(m / p["rows"]) * p["rows"])
         tiles = np.ceil(m / tm) * np.ceil(n / tn) * split
         compute = _compute(tiles, tm * tn, _depth(k, split) + p["k0"], p, chip, op.compute_dtype())
         extra = np.where(split > 1, p["t_r"] + 4.0 * split * m * n / p["b_red"], 0.0)

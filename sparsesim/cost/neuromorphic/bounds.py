@@ -106,7 +106,9 @@ def _checked(device: Neuromorphic, dtype: str, head_chips: int) -> tuple[ArrayCh
     left = device.chips.value - head_chips
     if left < 1 or head_chips < 1:
         hint = f"1 to {device.chips.value - 1} of the {device.chips.value} chips"
-        raise InputError(Problem(f"{head_chips} chips for the LM head leave {left} for layers", "head_chips", hint=hint))
+        raise InputError(
+            Problem(f"{head_chips} chips for the LM head leave {left} for layers", "head_chips", hint=hint)
+        )
     return device.array, left
 
 

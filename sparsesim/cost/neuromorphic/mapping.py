@@ -125,7 +125,9 @@ def _fault(stage: Stage, projection: Projection, neuron_bytes: float, m: Machine
     synapses = weight_bytes(projection, m) / m.synapse_bytes
     if synapses > m.chain:
         widest = m.chain * 8 * m.synapse_bytes
-        return Problem(f"weights of {projection.weight_bits} bits; {m.name} has {widest:g} at most", path, hint="quantise")
+        return Problem(
+            f"weights of {projection.weight_bits} bits; {m.name} has {widest:g} at most", path, hint="quantise"
+        )
     if neuron_bytes > m.core_bytes:
         most = math.floor(m.core_bytes / weight_bytes(projection, m))
         return Problem(
