@@ -57,14 +57,15 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "deployment",
         """
         duration_s | s | measured window: warm-up to end of run
-        requests_per_s | /s | completed requests over the window | higher
+        requests_per_s | requests/s | completed requests over the window | higher
         output_tok_per_s | tok/s | output tokens made in the window | higher
         total_tok_per_s | tok/s | prompt tokens computed and output tokens made in the window | higher
-        goodput_per_s | /s | completed requests that met every SLO term, over the window | higher
+        goodput_per_s | requests/s | completed requests that met every SLO term, over the window | higher
         utilisation | share | of the replicas' up-time in which an engine step ran
         running | requests | mean in the batch while a replica is up, per replica
         waiting | requests | mean waiting for admission, per replica | lower
         kv_blocks | blocks | KV blocks of one replica
+        kv_use.blocks | blocks | KV blocks of all replicas
         kv_use.mean | share | KV blocks in use, time-weighted
         kv_use.max | share | KV blocks in use at their highest, of one replica
         preemptions | | times a running request lost its place | lower
@@ -101,7 +102,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "simulator",
         """
         wall_s | s | wall-clock time of the simulation, first event to last record | lower
-        requests_per_wall_s | /s | requests over wall_s | higher
+        requests_per_wall_s | requests/s | requests over wall_s | higher
         intervals | | low and high of the figures named, and what they express
         provenance | | where the figures that time and energy rest on come from
         """,

@@ -1,0 +1,1 @@
+"""Pictures, tables and one page that say what a run found."""

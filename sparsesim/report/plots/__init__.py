@@ -1,0 +1,1 @@
+"""Pictures of runs, drawn through matplotlib's objects: nothing global is touched."""

@@ -1,0 +1,62 @@
+"""Where the joules went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparsesim.report.plots import style
+from sparsesim.report.plots.scale import prefix
+from sparsesim.run import Run
+
+WRITTEN_FROM = 0.06
+"""Share of the longest bar from which a component's figure is written into it."""
+
+
+def energy_figure(runs: Sequence[Run]) -> Any:
+    """One stacked bar per run: joules per output token by component; devices only."""
+    made, axes = style.figure(1, 1, 1.0 + 0.42 * len(runs))
+    axis = axes[0, 0]
+    parts = [_per_token(run) for run in runs]
+    totals = [sum(part.values()) for part in parts]
+    factor, unit = prefix(max(totals, default=0.0), "J")
+    longest = max(totals, default=0.0) / factor
+    for row, part in enumerate(parts):
+        left = 0.0
+        for name, joules in part.items():
+            width = joules / factor
+            axis.barh(row, width, left=left, height=0.6, color=style.COMPONENTS.get(name, style.MUTED))
+            if longest and width / longest > WRITTEN_FROM:
+                ink = style.INK if name in ("idle", "memory", "link") else "white"
+                axis.text(
+                    left + width / 2, row, f"{width:.3g}", ha="center", va="center", fontsize=style.SMALL - 1, color=ink
+                )
+            left += width
+        axis.text(
+            left + 0.01 * longest, row, f"{left:.3g} {unit}", va="center", fontsize=style.SMALL, fontweight="bold"
+        )
+    axis.set_yticks(range(len(runs)) if len(runs) > 1 else [], [run.title for run in runs] if len(runs) > 1 else [])
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.set_xlim(0, longest * 1.14 if longest else 1.0)
+    style.labels(axis, x=f"{unit} per output token, devices only")
+    _legend(made, [name for name in style.COMPONENTS if any(part.get(name) for part in parts)])
+    return made
+
+
+def _per_token(run: Run) -> dict[str, float]:
+    """Joules per output token by component, in the order of the colours."""
+    total, per_token = run.summary["energy_j"], run.summary["j_per_output_tok"]
+    parts = run.summary["energy_by_component_j"]
+    names = [*style.COMPONENTS, *(name for name in parts if name not in style.COMPONENTS)]
+    scale = per_token / total if total and per_token else 0.0
+    return {name: parts[name] * scale for name in names if parts.get(name)}
+
+
+def _legend(made: Any, names: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=style.COMPONENTS[name], label=name) for name in names]
+    made.legend(
+        handles=patches, loc="outside upper right", ncols=5, frameon=False, fontsize=style.SMALL, handlelength=1.0
+    )
