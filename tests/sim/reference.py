@@ -51,7 +51,8 @@ class Replica:
     def __init__(self, sim, index, spec, rules):
         self.sim, self.index, self.spec, self.rules = sim, index, spec, rules
         self.waiting, self.running, self.batch = [], [], None
-        self.iterations = 0
+        self.iterations, self.energy_j = 0, np.zeros(len(spec.steps.components))
+        self.boundaries = []
 
     # memory
     def need(self, tokens):
@@ -70,27 +71,31 @@ class Replica:
         return len(self.waiting) + len(self.running)
 
     # time
-    def step_s(self, batch):
+    def costs(self, batch):
+        """Time and energies of an iteration."""
         decoders = [s for s, _ in batch if s.decodes]
         chunks = [(q, s.computed + q) for s, q in batch if not s.decodes]
         model, n = self.spec.steps, len(decoders)
         contexts = tuple(sum(min(s.computed + 1, w) for s in decoders) / n if n else 0.0 for w in model.windows)
         if chunks:
             done = sum(not s.decodes and s.computed + q == s.known for s, q in batch)
-            return float(model.mixed(n, contexts, chunks, n + done)[0])
+            return np.array(model.mixed(n, contexts, chunks, n + done))
         curve = model.decode(n)
-        time = float(curve.base[0])
+        found = np.array(curve.base)
         for channel, c in zip(curve.channels, contexts, strict=True):
-            time += piecewise(channel.knots, channel.values[:, 0], c)
-        return time
+            found += piecewise(channel.knots, channel.values, c)
+        return found
 
     def begin(self, now):
         self.batch = self.schedule(now)
         if self.batch:
-            self.sim.at(now + self.step_s(self.batch), self)
+            costs = self.costs(self.batch)
+            self.energy_j = self.energy_j + costs[1:]
+            self.sim.at(now + float(costs[0]), self)
 
     def end(self, now):
         self.iterations += 1
+        self.boundaries.append(now)
         for seq, q in self.batch:
             seq.computed += q
             if seq.computed == seq.known:
@@ -187,9 +192,9 @@ class Static(Replica):
 def piecewise(knots, values, c):
     """Linear between knots and beyond the outer ones."""
     if len(knots) == 1:
-        return float(values[0])
+        return values[0]
     i = int(np.clip(np.searchsorted(knots, c) - 1, 0, len(knots) - 2))
-    return float(values[i] + (values[i + 1] - values[i]) * (c - knots[i]) / (knots[i + 1] - knots[i]))
+    return values[i] + (values[i + 1] - values[i]) * (c - knots[i]) / (knots[i + 1] - knots[i])
 
 
 KINDS = {"continuous": Continuous, "static": Static}

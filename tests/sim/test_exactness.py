@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from reference import Reference
 from step_models import Affine
 
+from sparsesim.sim.fleet import Fleet
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.routers.least_outstanding import LeastOutstanding
 from sparsesim.sim.routers.round_robin import RoundRobin
-from sparsesim.sim.run import simulate_fleet
+from sparsesim.sim.run import close, run
 from sparsesim.sim.schedulers.continuous import Continuous
 from sparsesim.sim.schedulers.static import Static
 from sparsesim.workload.requests import RequestTable
@@ -79,6 +80,15 @@ SCHEDULERS = st.one_of(continuous(), st.builds(Static, batch=st.integers(1, 6)))
 ROUTERS = st.sampled_from([RoundRobin(), LeastOutstanding()])
 
 
+def assert_empty(replica):
+    """Blocks allocated equal blocks freed, and every aggregate is back at nothing."""
+    assert replica.free == replica.spec.kv_blocks
+    assert (replica.decoding, replica.context, replica.phased, replica.outstanding) == (0, 0, 0, 0)
+    assert not any(replica.phase)
+    assert not replica.running
+    assert all(window.attended == window.growing == 0 for window in replica.windows)
+
+
 def assert_same(records, reference):
     """The same decisions, and times within 1e-9 relative."""
     requests, seqs = records.requests, reference.seqs
@@ -95,7 +105,21 @@ def assert_same(records, reference):
         "finish_s": [s.finish_s for s in seqs],
     }.items():
         np.testing.assert_allclose(requests[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
-    assert records.steps["iterations"].sum() == sum(r.iterations for r in reference.replicas)
+    for replica in reference.replicas:
+        assert_same_steps(records, replica)
+
+
+def assert_same_steps(records, replica):
+    """Every boundary that the rows imply is one of the reference, and the joules of each component add up to its."""
+    steps = {name: column[records.steps["replica"] == replica.index] for name, column in records.steps.items()}
+    rows = zip(*(steps[name].tolist() for name in ("start_s", "first_s", "slope_s", "iterations")), strict=True)
+    implied = [t + a * j + b * j * (j - 1) / 2 for t, a, b, m in rows for j in range(1, int(m) + 1)]
+    np.testing.assert_allclose(implied, replica.boundaries, rtol=1e-9, atol=1e-12)
+    joules = [steps[f"{component}_j"].sum() for component in records.components]
+    np.testing.assert_allclose(joules, replica.energy_j, rtol=1e-9)
+    if len(implied):
+        assert steps["kv_blocks"].min() >= 0
+        assert steps["kv_blocks"].max() <= replica.spec.kv_blocks
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -105,5 +129,9 @@ def test_leaps_equal_single_iterations(data):
     table = data.draw(tables(count))
     replicas = data.draw(specs(count))
     scheduler, router = data.draw(SCHEDULERS), data.draw(ROUTERS)
-    records = simulate_fleet(table, replicas, router, scheduler)
+    fleet = Fleet(table, replicas, router, scheduler)
+    run(fleet, None)
+    records = close(fleet, partial=False)
+    for replica in fleet.replicas:
+        assert_empty(replica)
     assert_same(records, Reference(table, replicas, router, scheduler).run())
