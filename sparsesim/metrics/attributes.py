@@ -17,7 +17,7 @@ class Attribute:
     """A figure of the summary or a column of a table.
 
     `scope` says of what it is: a request, an engine step, a replica, the deployment's devices (gpu), an op.
-    `better` is the direction a reader hopes for; empty where there is none.
+    `label` is its name for readers. `better` is the direction a reader hopes for; empty where there is none.
     """
 
     table: Table
@@ -25,14 +25,16 @@ class Attribute:
     unit: str
     scope: str
     meaning: str
+    label: str = ""
     better: Literal["lower", "higher", ""] = ""
 
 
 def _rows(table: Table, scope: str, text: str) -> Iterator[Attribute]:
-    """Attributes from lines of `name | unit | meaning | better`, the last two cells optional."""
+    """Attributes from lines of `name | unit | meaning`, in the summary `name | unit | label | meaning | better`."""
     for line in text.strip().splitlines():
-        name, unit, meaning, better = [*(cell.strip() for cell in line.split("|")), ""][:4]
-        yield Attribute(table, name, unit, scope, meaning, better)  # type: ignore[arg-type]
+        cells = [cell.strip() for cell in line.split("|")]
+        name, unit, label, meaning, better = [*cells, ""][:5] if table == "summary" else [*cells[:2], "", cells[2], ""]
+        yield Attribute(table, name, unit, scope, meaning, label, better)  # type: ignore[arg-type]
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
@@ -40,71 +42,71 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "summary",
         "requests",
         """
-        requests.completed | requests | finished, of those that arrived after the warm-up | higher
-        requests.failed | requests | ended in any other way | lower
-        outcomes | requests | how many ended in each way
-        ttft_s | s | time to first token: arrival to first output token, queueing included | lower
-        tpot_s | s | time per output token after the first, one value a request | lower
-        itl_s | s | inter-token latency: every gap between two tokens of a request, pauses included | lower
-        e2e_s | s | arrival to last token | lower
-        queue_s | s | arrival to first admission into a batch | lower
-        slo.met | | whether at least the SLO's percentile of requests met all of its terms | higher
-        slo.attainment | share | requests that met every SLO term, of all that ended | higher
+        requests.completed | requests | Completed requests | finished, of those that arrived after the warm-up | higher
+        requests.failed | requests | Failed requests | ended in any other way | lower
+        outcomes | requests | Outcomes | how many ended in each way
+        ttft_s | s | TTFT | time to first token: arrival to first output token, queueing included | lower
+        tpot_s | s | TPOT | time per output token after the first, one value a request | lower
+        itl_s | s | ITL | inter-token latency: every gap between two tokens of a request, pauses included | lower
+        e2e_s | s | End to end | arrival to last token | lower
+        queue_s | s | Queueing | arrival to first admission into a batch | lower
+        slo.met | | SLO met | whether at least the SLO's percentile of requests met all of its terms | higher
+        slo.attainment | share | SLO attainment | requests that met every SLO term, of all that ended | higher
         """,
     ),
     *_rows(
         "summary",
         "deployment",
         """
-        duration_s | s | measured window: warm-up to end of run
-        requests_per_s | requests/s | completed requests over the window | higher
-        output_tok_per_s | tok/s | output tokens made in the window | higher
-        total_tok_per_s | tok/s | prompt tokens computed and output tokens made in the window | higher
-        goodput_per_s | requests/s | completed requests that met every SLO term, over the window | higher
-        utilisation | share | of the replicas' up-time in which an engine step ran
-        running | requests | mean in the batch while a replica is up, per replica
-        waiting | requests | mean waiting for admission, per replica | lower
-        kv_blocks | blocks | KV blocks of one replica
-        kv_use.blocks | blocks | KV blocks of all replicas
-        kv_use.mean | share | KV blocks in use, time-weighted
-        kv_use.max | share | KV blocks in use at their highest, of one replica
-        preemptions | | times a running request lost its place | lower
-        cached_share | share | of prompt tokens taken from the prefix cache | higher
-        bound | | what takes most of each phase's time: compute, memory, network or host
+        duration_s | s | Measured time | measured window: warm-up to end of run
+        requests_per_s | requests/s | Request rate | completed requests over the window | higher
+        output_tok_per_s | tok/s | Output rate | output tokens made in the window | higher
+        total_tok_per_s | tok/s | Token rate | prompt tokens computed and output tokens made | higher
+        goodput_per_s | requests/s | Goodput | completed requests that met every SLO term, over the window | higher
+        utilisation | share | Utilisation | of the replicas' up-time in which an engine step ran
+        running | requests | Batch | mean in the batch while a replica is up, per replica
+        waiting | requests | Queue | mean waiting for admission, per replica | lower
+        kv_blocks | blocks | KV blocks of a replica | KV blocks of one replica
+        kv_use.blocks | blocks | KV blocks, all replicas | KV blocks of all replicas
+        kv_use.mean | share | KV use, mean | KV blocks in use, time-weighted
+        kv_use.max | share | KV use, highest | KV blocks in use at their highest, of one replica
+        preemptions | | Preemptions | times a running request lost its place | lower
+        cached_share | share | Prefix cache hits | of prompt tokens taken from the prefix cache | higher
+        bound | | Bound by | by phase, the shares of compute, memory, network and host
         """,
     ),
     *_rows(
         "summary",
         "gpu",
         """
-        energy_j | J | of all devices in the window, idle time included; devices only | lower
-        energy_by_component_j | J | the same by component; idle is what is drawn between engine steps
-        j_per_output_tok | J/tok | energy over output tokens made in the window | lower
-        power_w | W | energy over the window, all devices | lower
+        energy_j | J | Energy | of all devices in the window, idle time included; devices only | lower
+        energy_by_component_j | J | Energy by component | by component; idle is drawn between engine steps
+        j_per_output_tok | J/tok | Energy per output token | energy over output tokens made in the window | lower
+        power_w | W | Power | energy over the window, all devices | lower
         """,
     ),
     *_rows(
         "summary",
         "node, facility or money",
         """
-        economy.node_energy_j | J | devices, and the share of host and fans of each | lower
-        economy.node_j_per_output_tok | J/tok | node energy over output tokens | lower
-        economy.facility_energy_j | J | node energy times PUE | lower
-        economy.facility_j_per_output_tok | J/tok | facility energy over output tokens | lower
-        economy.carbon_g | gCO2e | of the facility's energy, or the node's where no PUE is given | lower
-        economy.carbon_g_per_mtok | gCO2e/Mtok | the same over output tokens | lower
-        economy.cost | USD or EUR | device-hours of the window at the price given | lower
-        economy.cost_per_mtok | USD or EUR/Mtok | the same over output tokens | lower
+        economy.node_energy_j | J | Node energy | devices, and the share of host and fans of each | lower
+        economy.node_j_per_output_tok | J/tok | Node energy per token | node energy over output tokens | lower
+        economy.facility_energy_j | J | Facility energy | node energy times PUE | lower
+        economy.facility_j_per_output_tok | J/tok | Facility energy per token | the same over output tokens | lower
+        economy.carbon_g | gCO2e | Carbon | of the facility's energy, or the node's where no PUE is given | lower
+        economy.carbon_g_per_mtok | gCO2e/Mtok | Carbon per Mtok | the same over output tokens | lower
+        economy.cost | USD | Cost | device-hours of the window at the price given, in its currency | lower
+        economy.cost_per_mtok | USD/Mtok | Cost per Mtok | the same over output tokens | lower
         """,
     ),
     *_rows(
         "summary",
         "simulator",
         """
-        wall_s | s | wall-clock time of the simulation, first event to last record | lower
-        requests_per_wall_s | requests/s | requests over wall_s | higher
-        intervals | | low and high of the figures named, and what they express
-        provenance | | where the figures that time and energy rest on come from
+        wall_s | s | Simulation took | wall-clock time of the simulation, first event to last record | lower
+        requests_per_wall_s | requests/s | Simulation speed | requests over wall_s | higher
+        intervals | | Intervals | low and high of the figures named, and what they express
+        provenance | | Provenance | where the figures that time and energy rest on come from
         """,
     ),
     *_rows(

@@ -65,7 +65,7 @@ def energy_by_component(records: Records, window: Window, between: Idle | None =
     return found
 
 
-BINS = 600
+BINS = 400
 """Intervals of the power table: as many as a picture shows."""
 
 

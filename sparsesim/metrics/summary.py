@@ -82,7 +82,11 @@ def _load(records: Records, window: Window) -> dict[str, Any]:
         "running": _per(float(busy @ floats(steps, "running")), up),
         "waiting": _per(float(busy @ floats(steps, "waiting")), up),
         "kv_blocks": int(replicas["kv_blocks"][0]) if len(replicas["kv_blocks"]) else None,
-        "kv_use": {"blocks": int(sum(capacity.values())), "mean": _per(float(busy @ use), up), "max": float(use.max(initial=0.0))},
+        "kv_use": {
+            "blocks": int(sum(capacity.values())),
+            "mean": _per(float(busy @ use), up),
+            "max": float(use.max(initial=0.0)),
+        },
         "preemptions": int(records.requests["preemptions"].sum()),
         "cached_share": _per(float(records.requests["cached_tok"][finished(records.requests)].sum()), prompts),
     }

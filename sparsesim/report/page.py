@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from sparsesim.report.plots import style
-from sparsesim.report.plots.comparison import comparison_figure, figure_of
+from sparsesim.report.plots.comparison import comparison_figure, labelled
 from sparsesim.report.plots.energy import energy_figure
 from sparsesim.report.plots.latency import latency_figure
 from sparsesim.report.plots.roofline import ops_figure, roofline_figure
 from sparsesim.report.plots.timeline import timeline_figure
-from sparsesim.report.tables import LATENCIES, STATISTICS, figures, plain_rows, scalar_names
-from sparsesim.report.words import answer, deployment, described, shown, verdict
+from sparsesim.report.tables import LATENCIES, OP_COLUMNS, STATISTICS, figures, op_rows, plain_rows, side_by_side
+from sparsesim.report.words import answer, deployment, described, interval_of, shown, verdict
 from sparsesim.run import Run
 from sparsesim.units import parse
 
@@ -64,51 +63,82 @@ def _own(run: Run, suffix: str, title: str) -> Iterator[Picture]:
         yield Picture(f"ops{suffix}", ops_figure(run), title)
 
 
-def page(runs: Sequence[Run], question: str, drawn: Sequence[Picture]) -> str:
-    """The page as HTML without a single link to anything outside of it."""
+def page(runs: Sequence[Run], question: str, drawn: Sequence[tuple[Picture, str]]) -> str:
+    """The page as HTML without a single link to anything outside of it; `drawn` holds pictures with their SVG."""
     import jinja2
-    import yaml
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((files("sparsesim.report") / "templates" / "report.html.j2").read_text())
     return template.render(
         question=question,
-        lead=(verdict(runs) if len(runs) > 1 else answer(runs[0])),
-        runs=[
-            {
-                "title": run.title,
-                "deployment": deployment(run),
-                "answer": answer(run),
-                "kind": run.kind,
-                "latencies": list(_latencies(run)),
-                "figures": list(figures(run)),
-                "components": _components(run),
-                "memory": list(plain_rows(_memory(run))),
-                "provenance": list(plain_rows(run.summary.get("provenance") or {})),
-                "manifest": run.manifest,
-                "scenario": yaml.safe_dump(run.manifest.get("scenario", {}), sort_keys=False, allow_unicode=True),
-            }
-            for run in runs
-        ],
-        rows=list(_side_by_side(runs)) if len(runs) > 1 else [],
+        lead=verdict(runs) if len(runs) > 1 else answer(runs[0]),
+        runs=[_case(run) for run in runs],
+        rows=[(labelled(name), cells) for name, cells in side_by_side(runs)] if len(runs) > 1 else [],
         statistics=STATISTICS,
-        pictures=[{"caption": p.caption, "title": p.title, "svg": style.svg(p.made)} for p in drawn],
+        op_columns=OP_COLUMNS,
+        pictures=[{"caption": p.caption, "title": p.title, "svg": text} for p, text in drawn],
         assumptions=list(dict.fromkeys(line for run in runs for line in run.manifest.get("assumptions", ()))),
         citations=list(dict.fromkeys(line for run in runs for line in run.manifest.get("citations", ()))),
     )
 
 
-def _latencies(run: Run) -> Iterator[tuple[str, str, list[str]]]:
+def _case(run: Run) -> dict[str, Any]:
+    """What the template shows of one run."""
+    import yaml
+
+    return {
+        "title": run.title,
+        "deployment": deployment(run),
+        "answer": answer(run),
+        "kind": run.kind,
+        "latencies": list(_latencies(run)),
+        "groups": _groups(run),
+        "has_intervals": any(interval for _, _, interval in figures(run)),
+        "ops": list(op_rows(run, OPS)) if "ops" in run.tables else [],
+        "memory": list(plain_rows(_memory(run))),
+        "provenance": list(plain_rows(run.summary.get("provenance") or {})),
+        "manifest": run.manifest,
+        "scenario": yaml.safe_dump(run.manifest.get("scenario", {}), sort_keys=False, allow_unicode=True),
+    }
+
+
+OPS = 8
+"""Ops of each phase listed on the page."""
+
+
+def _latencies(run: Run) -> Iterator[tuple[str, str, list[str], str]]:
+    """Label, meaning, statistics and the interval of the mean."""
     for name in LATENCIES:
         found = run.summary.get(name)
         if found and found.get("mean") is not None:
-            meaning = described(name).meaning
-            yield name.removesuffix("_s").upper(), meaning, [shown(found.get(key), "s") for key in STATISTICS]
+            row = described(name)
+            yield (
+                row.label,
+                row.meaning,
+                [shown(found.get(k), "s") for k in STATISTICS],
+                interval_of(run, f"{name}.mean"),
+            )
 
 
-def _components(run: Run) -> list[tuple[str, str, str]]:
+def _groups(run: Run) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
+    """Single figures by what they are of: label, value, interval, meaning."""
+    found: dict[str, list[tuple[str, str, str, str]]] = {}
+    for row, value, interval in figures(run):
+        found.setdefault(GROUPS.get(row.scope, row.scope), []).append((row.label, value, interval, row.meaning))
     parts, whole = run.summary.get("energy_by_component_j") or {}, run.summary.get("energy_j")
-    return [(name, shown(j, "J"), shown(j / whole, "share") if whole else "") for name, j in parts.items()]
+    for name, joules in parts.items():
+        share = f"{shown(joules / whole, 'share')} of the whole" if whole else ""
+        found.setdefault(GROUPS["gpu"], []).append((f"Energy, {name}", shown(joules, "J"), "", share))
+    return list(found.items())
+
+
+GROUPS = {
+    "requests": "Requests",
+    "deployment": "Deployment",
+    "gpu": "Energy and power, devices only",
+    "node, facility or money": "Node, facility, money",
+    "simulator": "Simulator",
+}
 
 
 def _memory(run: Run) -> dict[str, Any]:
@@ -117,12 +147,3 @@ def _memory(run: Run) -> dict[str, Any]:
         pool: {name: shown(value, "B") if isinstance(value, float) else value for name, value in parts.items()}
         for pool, parts in (run.manifest.get("memory") or {}).items()
     }
-
-
-def _side_by_side(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[str]]]:
-    names = [f"{name}.{key}" for name in LATENCIES for key in ("mean", "p50", "p99")]
-    for name in (*names, *scalar_names(runs)):
-        values = [figure_of(run.summary, name) for run in runs]
-        if any(value is not None for value in values):
-            row = described(name)
-            yield name, row.meaning, [shown(value, row.unit) for value in values]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparsesim.metrics.attributes import ATTRIBUTES
-from sparsesim.report.plots.comparison import figure_of
+import numpy as np
+
+from sparsesim.metrics.attributes import ATTRIBUTES, Attribute
+from sparsesim.metrics.columns import floats
+from sparsesim.report.plots.comparison import figure_of, labelled
 from sparsesim.report.words import described, interval_of, shown
 from sparsesim.run import Run
 
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
+OP_COLUMNS = ("phase", "part", "count", "time", "share", "TFLOP/s", "TB/s", "energy", "bound", "±", "provenance")
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 
 
@@ -23,11 +28,11 @@ def scalar_names(runs: Sequence[Run]) -> list[str]:
     return [name for name in names if any(figure_of(run.summary, name) is not None for run in runs)]
 
 
-def figures(run: Run) -> Iterator[tuple[str, str, str, str]]:
-    """Name, value, interval and meaning of every single figure of a run."""
+def figures(run: Run) -> Iterator[tuple[Attribute, str, str]]:
+    """Every single figure of a run: what it is, its value and its interval."""
     for name in scalar_names([run]):
         row = described(name)
-        yield name, shown(figure_of(run.summary, name), row.unit), interval_of(run, name), row.meaning
+        yield row, shown(figure_of(run.summary, name), row.unit), interval_of(run, name)
 
 
 def latency_table(run: Run) -> Table:
@@ -36,36 +41,41 @@ def latency_table(run: Run) -> Table:
     for name in LATENCIES:
         found = run.summary.get(name)
         if found and found.get("mean") is not None:
-            table.add_row(name.removesuffix("_s"), *(shown(found.get(key), "s") for key in STATISTICS))
+            table.add_row(described(name).label, *(shown(found.get(key), "s") for key in STATISTICS))
     return table
 
 
 def summary_table(run: Run) -> Table:
     """Every single figure with its unit and interval."""
     table = _table("figure", "value", "interval")
-    for name, value, interval, _ in figures(run):
-        table.add_row(name, value, interval)
+    for row, value, interval in figures(run):
+        table.add_row(row.label, value, interval)
     for name, joules in (run.summary.get("energy_by_component_j") or {}).items():
         share = joules / run.summary["energy_j"] if run.summary.get("energy_j") else None
-        table.add_row(f"energy: {name}", shown(joules, "J"), shown(share, "share") if share is not None else "")
+        table.add_row(f"Energy, {name}", shown(joules, "J"), shown(share, "share") if share is not None else "")
     return table
 
 
 def comparison_table(runs: Sequence[Run]) -> Table:
     """Figures of several runs side by side."""
     table = _table("figure", *(run.title for run in runs))
-    names = [f"{name}.{key}" for name in LATENCIES for key in ("p50", "p99")]
-    means = [f"{name}.mean" for name in LATENCIES]
-    for name in (*names, *means, *scalar_names(runs)):
+    for name, cells in side_by_side(runs):
+        table.add_row(labelled(name), *cells)
+    return table
+
+
+def side_by_side(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
+    """Every figure that any of the runs has, with its value in each."""
+    names = [f"{name}.{key}" for name in LATENCIES for key in ("mean", "p50", "p99")]
+    for name in (*names, *scalar_names(runs)):
         values = [figure_of(run.summary, name) for run in runs]
         if any(value is not None for value in values):
-            table.add_row(name, *(shown(value, described(name).unit) for value in values))
-    return table
+            yield name, [shown(value, described(name).unit) for value in values]
 
 
 def ops_table(run: Run, most: int = 30) -> Table:
     """The ops of each phase by falling time: what they cost and what bounds them."""
-    table = _table("phase", "part", "count", "time", "share", "TFLOP/s", "TB/s", "energy", "bound", "+-", "provenance")
+    table = _table(*OP_COLUMNS)
     for row in op_rows(run, most):
         table.add_row(*row)
     return table
@@ -73,24 +83,30 @@ def ops_table(run: Run, most: int = 30) -> Table:
 
 def op_rows(run: Run, most: int) -> Iterator[tuple[str, ...]]:
     """The cells of `ops_table`; the most costly rows of each phase."""
-    frame = run.frame("ops")
-    for phase, ops in frame.groupby("phase", sort=False):
-        whole = float(ops.time_s.sum())
-        for op in ops.sort_values("time_s", ascending=False).head(most).itertuples():
-            seconds: Any = op.time_s
-            yield (
-                str(phase),
-                str(op.part),
-                f"{op.count:g}",
-                shown(seconds, "s"),
-                shown(seconds / whole, "share"),
-                f"{op.flop / seconds / 1e12:.3g}" if op.flop else "",
-                f"{op.hbm_bytes / seconds / 1e12:.3g}" if op.hbm_bytes else "",
-                shown(op.compute_j + op.memory_j + op.link_j + op.static_j, "J"),
-                str(op.bound),
-                f"{100 * op.half_width:.0f} %",
-                str(op.provenance),
-            )
+    ops = run.tables["ops"]
+    for phase in dict.fromkeys(ops["phase"].tolist()):
+        rows = np.flatnonzero(ops["phase"] == phase)
+        seconds = floats(ops, "time_s")
+        whole = float(seconds[rows].sum())
+        for row in sorted(rows.tolist(), key=lambda i: -seconds[i])[:most]:
+            yield _op_cells({name: column[row].item() for name, column in ops.items()}, whole)
+
+
+def _op_cells(op: Mapping[str, Any], whole_s: float) -> tuple[str, ...]:
+    seconds = op["time_s"] or math.inf
+    return (
+        op["phase"],
+        op["part"],
+        f"{op['count']:g}",
+        shown(op["time_s"], "s"),
+        shown(op["time_s"] / whole_s, "share"),
+        f"{op['flop'] / seconds / 1e12:.3g}" if op["flop"] else "",
+        f"{op['hbm_bytes'] / seconds / 1e12:.3g}" if op["hbm_bytes"] else "",
+        shown(sum(op[f"{name}_j"] for name in ("compute", "memory", "link", "static")), "J"),
+        op["bound"],
+        f"{100 * op['half_width']:.0f} %",
+        op["provenance"],
+    )
 
 
 def _table(first: str, *others: str) -> Table:

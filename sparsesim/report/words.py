@@ -129,8 +129,12 @@ def deployment(run: Run) -> str:
         places = " and ".join(f"{pool.get('replicas', 1)} x {_place(pool)} for {name}" for name, pool in pools)
         return f"{scenario.get('model', run.title)} on {places}"
     replicas = layout.get("replicas", 1)
-    many = f"{replicas} replicas of " if replicas > 1 else ""
-    return f"{scenario.get('model', run.title)} on {many}{_place(layout)}"
+    place = _place(layout)
+    if replicas > 1:
+        place = (
+            f"{replicas} x {place.removeprefix('1 ')}" if place.startswith("1 ") else f"{replicas} replicas of {place}"
+        )
+    return f"{scenario.get('model', run.title)} on {place}"
 
 
 def _place(layout: Mapping[str, Any]) -> str:

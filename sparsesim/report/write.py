@@ -20,9 +20,11 @@ def write_report(runs: Sequence[Run], folder: str | Path, question: str = "") ->
     place = Path(folder)
     plots = place / "plots"
     plots.mkdir(parents=True, exist_ok=True)
-    drawn = list(pictures(runs))
-    for picture in drawn:
-        style.save(picture.made, plots, picture.name)
+    drawn = []
+    for picture in pictures(runs):
+        element = style.svg(picture.made)
+        style.save(picture.made, element, plots, picture.name)
+        drawn.append((picture, element))
     text = page(runs, question or " or ".join(run.title for run in runs), drawn)
     part = place / f".{REPORT}"
     part.write_text(text, encoding="utf-8")

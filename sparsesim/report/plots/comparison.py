@@ -14,16 +14,6 @@ from sparsesim.run import Run
 from sparsesim.sim.steps import Floats
 
 FIGURES = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
-TITLES = {
-    "ttft_s.p99": "TTFT, p99",
-    "tpot_s.p99": "TPOT, p99",
-    "ttft_s.mean": "TTFT, mean",
-    "tpot_s.mean": "TPOT, mean",
-    "output_tok_per_s": "Output tokens",
-    "goodput_per_s": "Goodput",
-    "j_per_output_tok": "Energy per output token",
-    "power_w": "Power",
-}
 
 
 def figure_of(summary: Mapping[str, Any], name: str) -> float | None:
@@ -32,6 +22,15 @@ def figure_of(summary: Mapping[str, Any], name: str) -> float | None:
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def labelled(name: str) -> str:
+    """A figure's name for readers: `ttft_s.p99` is `TTFT, p99`."""
+    table = attributes("summary")
+    if name in table:
+        return table[name].label
+    head, _, key = name.partition(".")
+    return f"{table[head].label}, {key}"
 
 
 def comparison_figure(runs: Sequence[Run], names: Sequence[str] = FIGURES) -> Any:
@@ -50,7 +49,7 @@ def comparison_figure(runs: Sequence[Run], names: Sequence[str] = FIGURES) -> An
 
 
 def _bars(axis: Any, runs: Sequence[Run], name: str) -> None:
-    described = attributes("summary")[name.split(".")[0]]
+    described = attributes("summary").get(name) or attributes("summary")[name.split(".")[0]]
     values = [figure_of(run.summary, name) for run in runs]
     largest = max(abs(v) for v in values if v is not None)
     factor, unit = time_unit(largest) if described.unit == "s" else _prefixed(largest, described.unit)
@@ -74,7 +73,7 @@ def _bars(axis: Any, runs: Sequence[Run], name: str) -> None:
     axis.margins(x=0.18)
     axis.set_xlim(left=0)
     hope = {"lower": "lower is better", "higher": "higher is better"}.get(described.better, "")
-    style.labels(axis, x=unit, title=TITLES.get(name, name))
+    style.labels(axis, x=unit, title=labelled(name))
     axis.set_title(hope, fontsize=style.SMALL - 1, color=style.MUTED, loc="right")
 
 

@@ -20,6 +20,7 @@ BOUNDS = {"compute": BLUE, "memory": ORANGE, "network": GREEN, "host": PURPLE}
 WIDTH_IN = 7.2
 """Inches: the text width of an A4 page, so that a printed picture keeps its type size."""
 TEXT, SMALL = 9.0, 8.0
+DPI = 150
 
 
 def figure(rows: int, columns: int, height_in: float, **grid: Any) -> tuple[Any, Any]:
@@ -67,13 +68,15 @@ def svg(made: Any) -> str:
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "sparsesim"}):
         made.savefig(buffer, format="svg", metadata={"Date": None})
+    made.set_layout_engine("none")  # the layout stands; finding it again would double the time
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def save(made: Any, folder: Path, name: str) -> None:
-    """Write NAME.png and NAME.svg."""
-    for suffix in ("png", "svg"):
-        part = folder / f".{name}.{suffix}"
-        made.savefig(part, format=suffix, dpi=150, **({"metadata": {"Date": None}} if suffix == "svg" else {}))
-        part.replace(folder / f"{name}.{suffix}")
+def save(made: Any, element: str, folder: Path, name: str) -> None:
+    """Write NAME.png, and NAME.svg of the element that `svg` gave."""
+    part = folder / f".{name}.part"
+    part.write_text(f'<?xml version="1.0" encoding="utf-8"?>\n{element}', encoding="utf-8")
+    part.replace(folder / f"{name}.svg")
+    made.savefig(part, format="png", dpi=DPI)
+    part.replace(folder / f"{name}.png")
