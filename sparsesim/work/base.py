@@ -33,7 +33,8 @@ DTYPE_BYTES: dict[str, float] = {
     "ternary": 0.25,
 }
 """Bytes of one stored element, scales included: mxfp4 has one 8-bit scale per 32 elements (OCP MX 1.0), nvfp4 one fp8
-scale per 16, int4-g128 an fp16 scale and a 4-bit zero point per 128 (GPTQ/AWQ layout), int4-g32 an fp16 scale per 32 (MLC's q4f16_1), ternary is packed 2 bits each."""
+scale per 16, int4-g128 an fp16 scale and a 4-bit zero point per 128 (GPTQ/AWQ layout),
+int4-g32 an fp16 scale per 32 (MLC's q4f16_1), ternary is packed 2 bits each."""
 
 COMPUTE_DTYPE: dict[str, str] = {
     "mxfp4": "bf16",

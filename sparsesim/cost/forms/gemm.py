@@ -8,7 +8,8 @@
 
 K_s is k/s rounded up to 64 and never below 256 (or k): a split shorter than that does not pay. Each configuration
 grows with m, n and k, so their minimum does. A class whose library has lower tiles (matrix-vector kernels) says so by
-`rows`, the height of its lowest; tiles are then no higher than the tokens need. P and B stay below the datasheet's, so no shape beats the roofline.
+`rows`, the height of its lowest; tiles are then no higher than the tokens need. P and B stay below the datasheet's, so
+no shape beats the roofline.
 The form follows the study quoted in the facts on kernel forms (tile menu and split-K together).
 """
 

@@ -139,7 +139,7 @@ def _fault(stage: Stage, projection: Projection, neuron_bytes: float, m: Machine
         return Problem(
             f"fits no core of {m.name}: {projection.d_in:,} inputs, a core takes {m.fan_in:,}",
             path,
-            hint=f"use a narrower model, or a chip with a larger fan-in such as loihi2",
+            hint="use a narrower model, or a chip with a larger fan-in such as loihi2",
         )
     return None
 

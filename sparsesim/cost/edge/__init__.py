@@ -1,0 +1,1 @@
+"""Edge boards and consumer cards: their constants, fitted on published measurements only."""
