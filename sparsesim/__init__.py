@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsesim.estimate import estimate as estimate
+    from sparsesim.closed_form import estimate as estimate
     from sparsesim.run import Run as Run
     from sparsesim.scenario import Scenario as Scenario
-    from sparsesim.simulate import simulate as simulate
+    from sparsesim.simulation import simulate as simulate
 
 __version__ = "0.1.0"
-_HOMES = {"Scenario": "scenario", "estimate": "estimate", "simulate": "simulate", "Run": "run"}
+_HOMES = {"Scenario": "scenario", "estimate": "closed_form", "simulate": "simulation", "Run": "run"}
 __all__ = ["Run", "Scenario", "estimate", "simulate"]
 
 

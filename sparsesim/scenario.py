@@ -176,15 +176,16 @@ class Scenario(Frozen):
 
         """
         document = with_settings(load_yaml(find("scenarios", str(name), "scenario")), settings)
-        return cls._built(document)
+        return cls.from_document(document)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], folder: Path | None = None) -> Scenario:
         """The scenario of a plain mapping, as a YAML file would hold it."""
-        return cls._built(Document(dict(values), {}, folder or Path.cwd()))
+        return cls.from_document(Document(dict(values), {}, folder or Path.cwd()))
 
     @classmethod
-    def _built(cls, document: Document) -> Scenario:
+    def from_document(cls, document: Document) -> Scenario:
+        """The scenario of plain values that know their places."""
         scenario: Scenario = build(cls, document)
         scenario._folder, scenario._document = document.folder, document
         problems = scenario.workload.problems(document.folder)
@@ -197,7 +198,7 @@ class Scenario(Frozen):
     def with_settings(self, settings: Iterable[str]) -> Scenario:
         """A copy with `path=value` settings applied and everything checked again."""
         document = self._document or Document(self.model_dump(mode="json"), {}, self._folder)
-        return self._built(with_settings(document, settings))
+        return self.from_document(with_settings(document, settings))
 
     @property
     def folder(self) -> Path:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sparsesim.cost.breakdown import Step
 from sparsesim.cost.kernel import CostModel, cost_model
 from sparsesim.cost.memory import MemoryPlan, check_fits, plan_memory
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.hardware.engine import Engine, load_engine
+from sparsesim.hardware.figure import Figure
+from sparsesim.hardware.figures import figures
 from sparsesim.hardware.profile import load_device
+from sparsesim.metrics.ops import ops_columns
 from sparsesim.model.arch import Model
 from sparsesim.model.setting import Setting
 from sparsesim.model.sparsity import Sparsity
 from sparsesim.model.zoo import load_model
+from sparsesim.run import Background
 from sparsesim.scenario import Hardware, Pool, Scenario
 
 
@@ -67,7 +75,7 @@ class PoolSystem:
     @property
     def max_running(self) -> int:
         """Sequences a replica runs at most."""
-        return int(getattr(self.pool.scheduler, "max_running", None) or getattr(self.pool.scheduler, "batch", 256))
+        return int(getattr(self.pool.scheduler, "max_running", 0) or getattr(self.pool.scheduler, "batch", 256))
 
     @property
     def devices(self) -> int:
@@ -122,9 +130,7 @@ def gpu_of(hardware: Hardware) -> Gpu:
     """
     device = load_device(hardware.name)
     if not isinstance(device, Gpu):
-        raise InputError(
-            Problem(f"{device.name} is {device.kind}: serving runs on GPUs", path="deployment.hardware")
-        )
+        raise InputError(Problem(f"{device.name} is {device.kind}: serving runs on GPUs", path="deployment.hardware"))
     return device.in_mode(hardware.mode) if hardware.mode else device
 
 
@@ -134,3 +140,76 @@ def load_text(load: str | dict[str, Any]) -> str:
         return load
     numbers = [value for key, value in load.items() if key != "kind"]
     return ":".join([str(load.get("kind", "")), *(str(n) for n in numbers)])
+
+
+def single_pool(scenario: Scenario) -> PoolSystem:
+    """The one pool of a scenario without disaggregation.
+
+    Raises:
+        InputError: it has pools of prefill and decode.
+
+    """
+    pools = systems(scenario)
+    if set(pools) != {"all"}:
+        raise InputError(Problem("prefill and decode pools are simulated, not estimated", path="deployment.pools"))
+    return pools["all"]
+
+
+def background(scenario: Scenario, pools: Mapping[str, PoolSystem], phases: Mapping[str, Step]) -> Background:
+    """What a run of these pools rests on."""
+    first = next(iter(pools.values()))
+    return Background(
+        ops=ops_columns({name: one.priced for name, one in phases.items()}, first.costs.chip),
+        bound={name: one.bound for name, one in phases.items()},
+        provenance=_provenance(pools, phases),
+        memory={name: _memory(system) for name, system in pools.items()},
+        assumptions=_assumptions(scenario, pools),
+        devices=sum(system.devices for system in pools.values()),
+        node_share_w=first.gpu.node.share.value,
+    )
+
+
+def _provenance(pools: Mapping[str, PoolSystem], phases: Mapping[str, Step]) -> dict[str, Any]:
+    """Share of the steps' time that rests on each kind of source, and the profiles behind them."""
+    seconds: dict[str, float] = {}
+    for one in phases.values():
+        for item in one.priced:
+            own = item.task.count * float(np.sum(item.cost.time_s))
+            seconds[item.cost.provenance] = seconds.get(item.cost.provenance, 0.0) + own
+    whole = sum(seconds.values()) or 1.0
+    found: dict[str, Any] = {"kernel_time": {name: value / whole for name, value in sorted(seconds.items())}}
+    for name, system in pools.items():
+        found[name] = {"hardware": system.gpu.name, "fit": system.costs.fit.name, "engine": system.engine.name}
+    return found
+
+
+def _memory(system: PoolSystem) -> dict[str, Any]:
+    plan = system.memory
+    return {
+        "device_bytes": plan.capacity_bytes,
+        "usable_bytes": plan.usable_bytes,
+        "weight_bytes": plan.weight_bytes,
+        "reserve_bytes": plan.reserve_bytes,
+        "cache_bytes": max(plan.free_bytes, 0.0),
+        "kv_blocks": plan.kv_blocks,
+        "kv_tokens": plan.kv_tokens,
+        "state_slots": plan.state_slots,
+    }
+
+
+def _assumptions(scenario: Scenario, pools: Mapping[str, PoolSystem]) -> list[str]:
+    """What is assumed rather than measured or published, in sentences."""
+    lines = [f"experts are loaded {load_text(scenario.expert_load)}"] if _routed(pools) else []
+    for system in pools.values():
+        lines += [f"{system.model.name}: {line}" for line in system.model.assumed]
+        assumed = [row["figure"] for row in figures(system.gpu) if row["source"].startswith("assumed")]
+        if assumed:
+            lines.append(f"{system.gpu.name}: {', '.join(assumed)} are assumed")
+        engine = [n for n, f in system.engine if isinstance(f, Figure) and f.kind == "assumed"]
+        if engine:
+            lines.append(f"engine {system.engine.name}: {', '.join(engine)} are assumed")
+    return list(dict.fromkeys(lines))
+
+
+def _routed(pools: Mapping[str, PoolSystem]) -> bool:
+    return any(system.model.stored().experts for system in pools.values())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.cost.kernel import Cost, CostModel
-from sparsesim.cost.power import PowerModel, clock_under_cap
+from sparsesim.cost.power import PowerModel, clock_under_cap, one_clock_under_cap
 from sparsesim.hardware.engine import Engine
 from sparsesim.work import Task
 
@@ -72,7 +72,7 @@ def finished_one(total: Sequence[float], host_s: float, graph: bool, engine: Eng
         time = max(time, kernels * engine.launch.value)
     time += host_s
     if power.static_w + (compute + memory + link) / time > power.cap_w:
-        clock = float(clock_under_cap(time, core, compute, memory + link, power))
+        clock = one_clock_under_cap(time, core, compute, memory + link, power)
         time += core * (1.0 / clock - 1.0)
         compute *= clock**power.exponent
     return [time, compute, memory, link, power.static_w * time]

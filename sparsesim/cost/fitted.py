@@ -23,6 +23,8 @@ WIDEN_PER_OCTAVE = 0.5
 """Growth of the interval with each octave beyond the median distance of the data (same place)."""
 TRANSFER_HALF_WIDTH = 0.05
 """Added to the interval's half-width (log) for another GPU than the measured one (same place)."""
+SIBLING_HALF_WIDTH = 0.15
+"""Added where a class has only a sibling's constants: about the spread between measured siblings' medians."""
 PRIOR_HALF_WIDTH = 0.5
 """Half-width (log) of the 90 % interval of a class without any data: datasheet rooflines are 40-80 % off."""
 
@@ -74,10 +76,21 @@ class Fit:
     name: str = ""
     classes: Mapping[str, ClassFit] = field(default_factory=dict)
     energy: Mapping[str, Any] = field(default_factory=dict)
+    launch_s: float = 0.0
 
-    def of(self, kernel_class: str) -> ClassFit | None:
-        """The class's fit: exact, or that of the nearest sibling `kind.*` that was measured."""
-        return self.classes.get(kernel_class)
+    def of(self, kernel_class: str) -> tuple[str, ClassFit] | None:
+        """The class's fit, or that of its sibling `op.*` that shares most words and then has most rows; with its name.
+
+        Forms are shares of the datasheet, so a sibling's constants (another dtype's, another pass's) are a start.
+        """
+        if kernel_class in self.classes:
+            return kernel_class, self.classes[kernel_class]
+        words = kernel_class.split(".")
+        siblings = [name for name in self.classes if name.split(".")[0] == words[0]]
+        if not siblings:
+            return None
+        best = max(siblings, key=lambda name: (len(set(words) & set(name.split("."))), self.classes[name].rows))
+        return best, self.classes[best]
 
 
 @lru_cache(maxsize=32)
@@ -101,7 +114,7 @@ def _read(path: Path, name: str) -> Fit:
     try:
         raw = json.loads(path.read_text())
         classes = {key: _class(value) for key, value in raw["classes"].items()}
-        return Fit(name, classes, raw.get("energy", {}))
+        return Fit(name, classes, raw.get("energy", {}), raw.get("launch_s") or 0.0)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             Problem(f"damaged fit: {error!r}", place=str(path), hint="re-make it with sparsesim fit")
@@ -116,7 +129,7 @@ def _class(raw: Mapping[str, Any]) -> ClassFit:
         half_width=float(raw["half_width"]),
         rows=int(raw["rows"]),
         distance=float(raw.get("distance", 1.0)),
-        coordinates=coordinates.reshape(len(coordinates), -1),
+        coordinates=coordinates.reshape(len(coordinates), -1) if coordinates.size else np.zeros((0, 1)),
         log_ratio=np.asarray(residuals.get("log_ratio", []), float),
         errors=raw.get("errors", {}),
     )

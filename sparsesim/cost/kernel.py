@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, TRANSFER_HALF_WIDTH, ClassFit, Fit, load_fit
+from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, SIBLING_HALF_WIDTH, TRANSFER_HALF_WIDTH, ClassFit, Fit, load_fit
 from sparsesim.cost.forms import FORMS, Form, Timing
 from sparsesim.cost.forms.base import Floats
 from sparsesim.cost.power import PowerModel, clock_under_cap, power_model
 from sparsesim.hardware.device.gpu import Chip, Gpu
-from sparsesim.work import Array, Op
+from sparsesim.work import Array, Collective, Op
 
 BOUNDS = ("compute", "memory", "network", "host")
 
@@ -63,41 +63,41 @@ class CostModel:
         return _chosen(names, {str(name): self._of_class(form, op, str(name)) for name in np.unique(names)})
 
     def _of_class(self, form: Form[Any], op: Op, kernel_class: str) -> Cost:
-        fitted = self.fit.of(kernel_class)
+        found = self.fit.of(kernel_class)
+        name, fitted = found if found else (kernel_class, None)
         parameters = fitted.parameters if fitted else {q.name: q.start for q in form.parameters}
         timing = form.timing(op, parameters, self.chip)
         time = np.asarray(timing.time_s, float)
-        factor, half_width = self._correction(form, op, time.shape, fitted)
+        factor, half_width = self._correction(form, op, time.shape, fitted, own=name == kernel_class)
         corrected = np.maximum(time * factor, np.minimum(time, self._roofline(op, timing)))
-        return self._priced(op, timing, corrected, half_width, kernel_class, self._provenance(fitted))
+        if not op.graph and not isinstance(op, Collective):
+            corrected = np.maximum(corrected, self.fit.launch_s)
+        return self._priced(
+            op, timing, corrected, half_width, kernel_class, self._provenance(fitted, name, kernel_class)
+        )
 
     def _correction(
-        self, form: Form[Any], op: Op, shape: tuple[int, ...], fitted: ClassFit | None
+        self, form: Form[Any], op: Op, shape: tuple[int, ...], fitted: ClassFit | None, *, own: bool
     ) -> tuple[Floats, Floats]:
+        """Factor on the time from the residuals near the shapes, and the interval's half-width in log."""
         if fitted is None:
             return np.ones(shape), np.full(shape, PRIOR_HALF_WIDTH)
-        points = form.coordinates(op)
-        log_ratio, nearest = fitted.near(points)
-        half = fitted.half_widths(np.where(np.isinf(nearest), 4.0, nearest))
-        if self.gpu.transferred:
-            half = half + TRANSFER_HALF_WIDTH
-        size = np.broadcast_shapes(shape, (len(points),)) if shape else ()
-        factor = np.exp(log_ratio).reshape(-1)
-        if not size:
-            return np.asarray(factor[0]), np.asarray(half[0])
-        return factor.reshape(shape) if factor.size > 1 else np.full(shape, factor[0]), (
-            half.reshape(shape) if half.size > 1 else np.full(shape, half[0])
-        )
+        if not own:
+            return np.ones(shape), np.full(shape, fitted.half_width + SIBLING_HALF_WIDTH)
+        log_ratio, nearest = fitted.near(form.coordinates(op))
+        half = fitted.half_widths(nearest) + (TRANSFER_HALF_WIDTH if self.gpu.transferred else 0.0)
+        return _shaped(np.exp(log_ratio), shape), _shaped(half, shape)
 
     def _roofline(self, op: Op, timing: Timing) -> Floats:
         flop = np.asarray(op.flop(), float) / self.chip.peak(op.compute_dtype())
         hbm = np.asarray(op.hbm_bytes(), float) / self.chip.bandwidth_bytes_per_s
         return np.asarray(np.maximum(flop, hbm) + 0.0 * np.asarray(timing.time_s))
 
-    def _provenance(self, fitted: ClassFit | None) -> str:
+    def _provenance(self, fitted: ClassFit | None, name: str, kernel_class: str) -> str:
         if fitted is None:
             return "assumed"
-        return f"transferred from {self.fit.name}" if self.gpu.transferred else "fitted"
+        word = f"transferred from {self.fit.name}" if self.gpu.transferred else "fitted"
+        return word if name == kernel_class else f"{word} as {name}"
 
     def _priced(
         self, op: Op, timing: Timing, time: Floats, half_width: Floats, kernel_class: str, provenance: str
@@ -133,6 +133,11 @@ class CostModel:
             kernel_class=kernel_class,
             provenance=provenance,
         )
+
+
+def _shaped(values: Floats, shape: tuple[int, ...]) -> Floats:
+    """One value per row in the op's shape; a single one fills it."""
+    return values.reshape(shape) if values.size == np.prod(shape, dtype=int) else np.full(shape, values[0])
 
 
 def _chosen(names: npt.NDArray[np.str_], costs: dict[str, Cost]) -> Cost:

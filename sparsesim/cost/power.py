@@ -25,6 +25,7 @@ CAP_SHARE = 690.0 / 700.0
 """Mean board power at the cap over the cap (facts: about 690 W at 700 W)."""
 _LOWEST_CLOCK = 0.1
 _STEPS = 40
+_CLOSE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,19 @@ def clock_under_cap(time_s: Array, core_s: Array, core_j: Array, rest_j: Array, 
         above = watts(middle) > power.cap_w
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return np.where(over, low, 1.0)
+
+
+def one_clock_under_cap(time_s: float, core_s: float, core_j: float, rest_j: float, power: PowerModel) -> float:
+    """`clock_under_cap` for one step that exceeds the cap, in plain floats.
+
+    Newton's method on E_core f^m + E_rest - (cap - P0) (t - t_core + t_core/f), which grows with f.
+    """
+    room, m, f = power.cap_w - power.static_w, power.exponent, 1.0
+    for _ in range(_STEPS):
+        value = core_j * f**m + rest_j - room * (time_s - core_s + core_s / f)
+        slope = m * core_j * f ** (m - 1) + room * core_s / (f * f)
+        following = min(max(f - value / slope, _LOWEST_CLOCK), 1.0) if slope > 0 else _LOWEST_CLOCK
+        if abs(following - f) < _CLOSE:
+            return following
+        f = following
+    return f

@@ -24,6 +24,7 @@ from sparsesim.sim.steps import Channel, DecodeCurve
 from sparsesim.work import Task
 
 BLOCK_ROWS = 256
+CHUNK_ROWS = 64
 KNOTS_PER_OCTAVE = 4
 """Knots of a decode curve: the chord of a power-norm's knee over a quarter octave stays within 0.1 % (tested)."""
 _BATCH_ROWS = 32
@@ -37,15 +38,16 @@ class Table:
     """Rows of a function of a whole number, computed by blocks when first asked for."""
 
     function: Callable[[Floats], Floats]
+    block: int = BLOCK_ROWS
     _rows: dict[int, Row] = field(default_factory=dict)
 
     def at(self, number: int) -> Row:
         """The row of a number of at least one."""
         if number not in self._rows:
-            first = (number - 1) // BLOCK_ROWS * BLOCK_ROWS + 1
-            numbers = np.arange(first, first + BLOCK_ROWS, dtype=float)
+            first = (number - 1) // self.block * self.block + 1
+            numbers = np.arange(first, first + self.block, dtype=float)
             self._rows.update(
-                zip(range(first, first + BLOCK_ROWS), map(tuple, self.function(numbers).tolist()), strict=True)
+                zip(range(first, first + self.block), map(tuple, self.function(numbers).tolist()), strict=True)
             )
         return self._rows[number]
 
@@ -64,7 +66,7 @@ class ReplicaSteps:
     devices: int
     stretch: float = 1.0
     _curves: dict[int, DecodeCurve] = field(default_factory=dict, repr=False)
-    _chunks: dict[tuple[int, int], Row] = field(default_factory=dict, repr=False)
+    _chunks: dict[int, Table] = field(default_factory=dict, repr=False)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ class ReplicaSteps:
     @property
     def active_idle_w(self) -> float:
         """All devices at full clocks with nothing to do."""
-        return self.costs.power.static_w * self.devices
+        return self.costs.gpu.power.active_idle.value * self.devices
 
     @property
     def _groups(self) -> int:
@@ -103,10 +105,6 @@ class ReplicaSteps:
     @cached_property
     def _head(self) -> Table:
         return Table(lambda s: self._totals(self.model.head_tasks(s, self.setting), s.shape))
-
-    @cached_property
-    def _whole_chunks(self) -> Table:
-        return Table(lambda q: self._totals(self.model.chunk_tasks(1.0, q, q, self.setting), q.shape))
 
     def _host(self, sequences: int) -> float:
         return self.engine.host_s(sequences, self.model.vocab)
@@ -181,12 +179,12 @@ class ReplicaSteps:
         return (values[0], *(v * self.devices for v in values[1:]))
 
     def _chunk(self, q: int, kv: int) -> Row:
-        if q == kv:
-            return self._whole_chunks.at(q)
-        if (q, kv) not in self._chunks:
-            tasks = self.model.chunk_tasks(1.0, float(q), float(kv), self.setting)
-            self._chunks[q, kv] = tuple(self._totals(tasks, ()).tolist())
-        return self._chunks[q, kv]
+        past = kv - q
+        if past not in self._chunks:
+            self._chunks[past] = Table(
+                lambda q: self._totals(self.model.chunk_tasks(1.0, q, q + past, self.setting), q.shape), CHUNK_ROWS
+            )
+        return self._chunks[past].at(q)
 
     @cached_property
     def _parts(self) -> _Parts:

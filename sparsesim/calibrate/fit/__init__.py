@@ -13,7 +13,7 @@ import numpy as np
 from sparsesim.calibrate.fit.crossvalidate import class_fit, cross_validate
 from sparsesim.calibrate.fit.energy import energy_rows, fit_energy
 from sparsesim.calibrate.fit.least_squares import solve
-from sparsesim.calibrate.fit.rows import Sample, by_class, data_hash, measured
+from sparsesim.calibrate.fit.rows import Sample, by_class, data_hash, launch_s, measured
 from sparsesim.cost.fitted import ClassFit, Fit
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.power import power_model
@@ -47,6 +47,7 @@ def fit_folder(folder: Path, gpu: Gpu, note: Callable[[str], None] = lambda _: N
         "data": {"folder": _relative(folder), "sha256": data_hash(folder), "rows": len(frame)},
         "classes": {name: raw for name, (raw, _) in known.items()},
         "energy": energy,
+        "launch_s": launch_s(frame),
     }
 
 
@@ -90,6 +91,7 @@ def write_fit(fitted: dict[str, Any], path: Path) -> None:
         f'"profile": {json.dumps(fitted["profile"])},',
         f'"data": {json.dumps(fitted["data"])},',
         f'"energy": {json.dumps(fitted["energy"])},',
+        f'"launch_s": {json.dumps(fitted["launch_s"])},',
         '"classes": {',
         ",\n".join(f"{json.dumps(name)}: {json.dumps(raw)}" for name, raw in fitted["classes"].items()),
         "}}",

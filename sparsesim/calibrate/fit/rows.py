@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sparsesim.cost.forms import FORMS, Form
 from sparsesim.cost.table import Group, groups, read_table
 from sparsesim.errors import InputError, Problem
-from sparsesim.work import Op
+from sparsesim.work import OPS, Op, columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ LAYER_COLUMNS: dict[str, tuple[str, ...]] = {
     "moe_ffn": ("experts", "top_k", "d_ff"),
     "sparse_ffn": ("d_ff", "nnz"),
     "threshold_gemv": ("d_in", "d_out"),
-    "pointwise": ("kind", "width"),
+    "pointwise": ("tokens", "width"),
     "copy": ("bytes",),
     "send": ("bytes",),
 }
@@ -106,7 +106,7 @@ def by_class(frame: pd.DataFrame) -> tuple[dict[str, list[Sample]], list[str]]:
     classes: dict[str, list[Sample]] = {}
     notes: list[str] = []
     sustained = frame["regime"].eq("sustained") if "regime" in frame else np.zeros(len(frame), bool)
-    burst = frame.loc[~np.asarray(sustained)].reset_index(drop=True)
+    burst = frame.loc[~np.asarray(sustained) & ~eager(frame)].reset_index(drop=True)
     times = burst["measured_time_s"].astype(float).to_numpy()
     for group in groups(burst):
         if not isinstance(group, Group):
@@ -118,6 +118,20 @@ def by_class(frame: pd.DataFrame) -> tuple[dict[str, list[Sample]], list[str]]:
         for name in np.unique(names):
             classes.setdefault(str(name), []).append(sample.take(names == name))
     return classes, notes
+
+
+def eager(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows of compute kernels launched outside of graphs: they measure the launch, not the kernel."""
+    if "graph" not in frame:
+        return np.zeros(len(frame), bool)
+    collective = frame["op"].isin([name for name, op in OPS.items() if "gpus" in columns(op)])
+    return (frame["graph"].str.lower().isin(["false", "0"]) & ~collective).to_numpy(dtype=bool)
+
+
+def launch_s(frame: pd.DataFrame) -> float | None:
+    """Median time of the small kernels launched outside of graphs; none measured: None."""
+    own = frame.loc[eager(frame), "measured_time_s"].astype(float).to_numpy()
+    return float(np.median(own[own < 2 * own.min()])) if len(own) else None
 
 
 def layers(frame: pd.DataFrame, group: Group) -> npt.NDArray[np.str_]:

@@ -8,8 +8,10 @@ Prefill (causal blocks of 128 tokens; query block i of a chunk of q new among kv
     T = B Hq (nq u0 + nblk t_blk) / SM;   chain = c (u0 + m t_blk)
     t = t0 + pnorm(p; T, chain) + bb * bytes / bw + u_b B Hkv / SM
 
-Decode: t = t0 + pnorm(p; bytes / B, U t_unit / SM) with one unit per sequence and KV head while G <= 32 query heads
-share it, else one per query head, the cache read as often. MLA decode adds the FLOP as a third term.
+Decode: t = t0 + t_chain kv/(kv + h) + pnorm(p; bytes / B, U t_unit / SM) with one unit per sequence and KV head while
+G <= 32 query heads share it, else one per query head, the cache read as often; so also for more than one new token a
+sequence, whose kernel does not pack query heads. The saturating term is the chain of blocks a unit walks until the
+cache is long enough to be split. MLA decode adds the FLOP as a third term.
 """
 
 from __future__ import annotations
@@ -74,9 +76,9 @@ class AttentionPrefillForm(Form[AttentionPrefill]):
         Parameter("u_b", "s", 1e-9, 10e-6, 0.2e-6, "a sequence's KV head's own cost"),
     )
 
-    def kernel_class(self, op: AttentionPrefill) -> str:
-        """One set per dtype."""
-        return f"attention_prefill.{op.dtype}"
+    def kernel_class(self, op: AttentionPrefill) -> str | npt.NDArray[np.str_]:
+        """One set per dtype and kernel: whole prompts have a faster one than chunks behind a cache, or windows."""
+        return one_or_each(np.char.add(f"attention_prefill.{op.dtype}.", _kernel(op.q_tok, op.kv_tok, op.window)))
 
     def timing(self, op: AttentionPrefill, p: Parameters, chip: Chip) -> Timing:
         """Padded causal blocks spread over the SMs, or the longest chain."""
@@ -93,15 +95,21 @@ class MlaPrefillForm(Form[MlaPrefill]):
     op: ClassVar[str] = "mla_prefill"
     parameters: ClassVar[tuple[Parameter, ...]] = AttentionPrefillForm.parameters
 
-    def kernel_class(self, op: MlaPrefill) -> str:
-        """Served by the attention prefill set of its dtype."""
-        return f"attention_prefill.{op.dtype}"
+    def kernel_class(self, op: MlaPrefill) -> str | npt.NDArray[np.str_]:
+        """One set per dtype and kernel, as for ordinary attention."""
+        return one_or_each(np.char.add(f"mla_prefill.{op.dtype}.", _kernel(op.q_tok, op.kv_tok, np.inf)))
 
     def timing(self, op: MlaPrefill, p: Parameters, chip: Chip) -> Timing:
         """As prefill attention over expanded heads."""
         rows, blocks, longest = causal_blocks(op.q_tok, op.kv_tok, np.inf)
         width = (op.nope_dim + op.rope_dim + op.v_dim) / 2.0
         return _prefill(rows, blocks, longest, op, width, np.asarray(op.hbm_bytes()), op.heads, p, chip)
+
+
+def _kernel(q_tok: Array, kv_tok: Array, window: Array) -> npt.NDArray[np.str_]:
+    """`whole` where a prompt attends to itself alone without a window that bites, else `partial`."""
+    whole = (np.asarray(kv_tok) <= np.asarray(q_tok)) & (np.asarray(window) >= np.asarray(kv_tok))
+    return np.where(whole, "whole", "partial")
 
 
 def _prefill(
@@ -135,24 +143,27 @@ class AttentionDecodeForm(Form[AttentionDecode]):
         Parameter("bandwidth", "1", 0.3, 1.0, 0.85, "share of the datasheet's bytes/s"),
         _KNEE,
         Parameter("t_unit", "s", 0.1e-6, 60e-6, 5e-6, "one unit of work, one CTA's"),
+        Parameter("t_chain", "s", 0.01e-6, 60e-6, 5e-6, "the chain of blocks of an unsplit cache"),
+        Parameter("h", "tok", 8.0, 4096.0, 250.0, "context at half of that chain"),
     )
 
     def kernel_class(self, op: AttentionDecode) -> str | npt.NDArray[np.str_]:
         """One set per dtype and per packing of query heads."""
         group = np.asarray(op.heads, float) / op.kv_heads
         packing = np.where(group <= 1, "one", np.where(group <= PACKED_GROUP, "packed", "unpacked"))
+        packing = np.where(np.asarray(op.q_tok) > 1, "several", packing)
         return one_or_each(np.char.add(f"attention_decode.{op.dtype}.", packing))
 
     def timing(self, op: AttentionDecode, p: Parameters, chip: Chip) -> Timing:
         """Reading the cache, or the number of units."""
-        packed = np.asarray(op.heads) / op.kv_heads <= PACKED_GROUP
+        packed = (np.asarray(op.heads) / op.kv_heads <= PACKED_GROUP) & (np.asarray(op.q_tok) <= 1)
         readers = np.where(packed, op.kv_heads, op.heads)
         reach = np.minimum(op.kv_tok, op.window + op.q_tok - 1)
         cache = 2.0 * op.batch * readers * reach * op.head_dim * dtype_bytes(op.dtype)
         hbm = cache + 4.0 * op.batch * op.heads * op.head_dim * op.q_tok
         units = op.batch * readers * p["t_unit"] / chip.sms
         executed = 4.0 * op.batch * np.maximum(op.heads, op.kv_heads * 16.0) * op.head_dim * reach * op.q_tok
-        return _decode(hbm, units, None, executed, p, chip)
+        return _decode(hbm, units, None, executed, reach, p, chip)
 
 
 class MlaDecodeForm(Form[MlaDecode]):
@@ -174,12 +185,15 @@ class MlaDecodeForm(Form[MlaDecode]):
         executed = 2.0 * op.batch * blocks * 64.0 * (2.0 * op.kv_rank + op.rope_dim) * op.kv_tok
         compute = executed / (p["peak"] * chip.peak(op.compute_dtype()))
         units = op.batch * blocks * p["t_unit"] / chip.sms
-        return _decode(np.asarray(op.hbm_bytes()), units, compute, executed, p, chip)
+        return _decode(np.asarray(op.hbm_bytes()), units, compute, executed, op.kv_tok, p, chip)
 
 
-def _decode(hbm: Floats, units: Array, compute: Array | None, executed: Array, p: Parameters, chip: Chip) -> Timing:
+def _decode(
+    hbm: Floats, units: Array, compute: Array | None, executed: Array, reach: Array, p: Parameters, chip: Chip
+) -> Timing:
     memory = hbm / bytes_per_s(chip, p["bandwidth"])
     flops = np.zeros_like(np.asarray(units, float)) if compute is None else compute
     busy = pnorm(p["p"], memory, units, flops)
     scaled = busy * (share(p["p"], units, memory, flops) + share(p["p"], flops, memory, units))
-    return Timing(p["t0"] + busy, scaled, flops, memory, 0.0, p["t0"] + np.asarray(units), executed, hbm, 0.0)
+    fixed = p["t0"] + p["t_chain"] * np.asarray(reach, float) / (np.asarray(reach, float) + p["h"])
+    return Timing(fixed + busy, scaled, flops, memory, 0.0, fixed + np.asarray(units), executed, hbm, 0.0)

@@ -31,6 +31,9 @@ from sparsesim.work import (
 C = TypeVar("C", bound=Collective)
 R = TypeVar("R", MoeDispatch, MoeCombine)
 
+EVEN_UP_TO = 0.02
+"""Skew above one from which an exchange counts as uneven: any difference of sizes takes the pairwise path."""
+
 _NETWORK = (
     Parameter("nic", "1", 0.5, 1.0, 0.97, "share of the NIC's datasheet bytes/s (48-49 of 50 GB/s achieved)"),
     Parameter("rail", "s", 0.5e-6, 60e-6, 5e-6, "each doubling of the nodes"),
@@ -100,19 +103,29 @@ class ReduceScatterForm(_CollectiveForm[ReduceScatter]):
 
 
 class AllToAllForm(_CollectiveForm[AllToAll]):
-    """Time of `AllToAll`; an uneven exchange loses some of the overlap of its directions, besides its larger share."""
+    """Time of `AllToAll`.
+
+    An uneven exchange is sent pair by pair: its directions no longer overlap, so that time follows the sum of the
+    busiest rank's share and of what the others still send, rather than the busiest alone; where everything goes to one
+    rank there is one direction only. stretch = alpha skew + beta (2 - skew) between the two ends.
+    """
 
     op: ClassVar[str] = "all_to_all"
     parameters: ClassVar[tuple[Parameter, ...]] = (
         *_NODE,
         *_NETWORK,
-        Parameter("uneven", "1", 0.0, 1.0, 0.4, "time lost where directions no longer overlap"),
+        Parameter("busiest", "1", 0.5, 4.0, 1.3, "time of the busiest rank's share, over an even exchange's"),
+        Parameter("others", "1", 0.01, 3.0, 0.8, "time of the other direction's share, over an even exchange's"),
+        Parameter("alone", "1", 0.3, 2.0, 0.8, "time of a direction that has the link to itself, likewise"),
     )
 
     def stretch(self, op: AllToAll, p: Parameters) -> Array:
-        """Skew (1 + uneven (1 - exp(-(skew - 1)/0.2))): saturates once the directions are uneven."""
-        skew = np.asarray(op.skew, float)
-        return np.asarray(skew * (1.0 + p["uneven"] * -np.expm1(-(skew - 1.0) / 0.2)))
+        """How much longer than an even exchange of the same buffers."""
+        skew, n = np.asarray(op.skew, float), np.asarray(op.gpus, float)
+        uneven = np.clip((skew - 1.0) / EVEN_UP_TO, 0.0, 1.0)
+        both = p["busiest"] * skew + p["others"] * np.maximum(2.0 - skew, 0.0)
+        stretched = 1.0 + uneven * (np.maximum(both, 1.0) - 1.0)
+        return np.asarray(np.where(skew >= n, np.maximum(p["alone"] * skew, 1.0), stretched))
 
     def outgoing(self, op: AllToAll, size: Floats, n: Floats, nodes: Floats) -> Floats:
         """Every rank's buffer goes to all ranks in equal parts: (N-1)/N of it leaves the node."""
@@ -125,9 +138,15 @@ class SendForm(Form[Send]):
     op: ClassVar[str] = "send"
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("a", "s", 1e-6, 60e-6, 9e-6, "a message's latency"),
+        Parameter("f", "s", 0.01e-6, 60e-6, 4e-6, "the protocol switch"),
+        Parameter("h", "B", 1e3, 1e8, 2e5, "bytes at half of the switch"),
         Parameter("link", "1", 0.3, 1.0, 0.83, "share of the link's datasheet bytes/s"),
         *_NETWORK,
     )
+
+    def kernel_class(self, op: Send) -> str:
+        """One set inside and one outside of graphs."""
+        return f"send.{'graph' if op.graph else 'eager'}"
 
     def timing(self, op: Send, p: Parameters, chip: Chip) -> Timing:
         """Over the link inside a node, over the NIC between nodes."""
@@ -135,7 +154,8 @@ class SendForm(Form[Send]):
         inside = size / (p["link"] * _positive(chip.link_bytes_per_s))
         between, latency = _between(np.where(nodes > 1, size, 0.0), nodes, p, chip)
         link = np.where(nodes > 1, between, inside)
-        fixed, zero = p["a"] + latency, np.zeros_like(link)
+        fixed = p["a"] + p["f"] * size / (size + p["h"]) + latency
+        zero = np.zeros_like(link)
         return Timing(fixed + link, zero, zero, zero, link, fixed, zero, 2.0 * size, size)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s
+from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, pnorm
 from sparsesim.hardware.device.gpu import Chip
 from sparsesim.work import Copy, Op, Pointwise, ThresholdGemv
+
+ROW_KNEE = 4.0
+"""Sharpness of the knee between streaming and one row's chain."""
 
 _STREAM = (
     Parameter("t0", "s", 0.3e-6, 30e-6, 2.5e-6, "launch and drain"),
@@ -35,14 +39,24 @@ def _stream(op: Op, p: Parameters, chip: Chip) -> Timing:
 
 
 class PointwiseForm(Form[Pointwise]):
-    """Time of `Pointwise`."""
+    """Time of `Pointwise`: t0 + pnorm(4; (bytes + x_half) / B, width * chain), the chain being one row's own."""
 
     op: ClassVar[str] = "pointwise"
-    parameters: ClassVar[tuple[Parameter, ...]] = _STREAM
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        *_STREAM,
+        Parameter("chain", "s", 1e-14, 1e-8, 1e-12, "an element of a row that one block reduces in order"),
+    )
+
+    def kernel_class(self, op: Pointwise) -> str:
+        """One set per kind: reductions and gathers stream slower than sums."""
+        return f"pointwise.{op.kind}"
 
     def timing(self, op: Pointwise, p: Parameters, chip: Chip) -> Timing:
-        """One pass."""
-        return _stream(op, p, chip)
+        """One pass, or the longest row."""
+        stream = _stream(op, p, chip)
+        chain = p["chain"] * np.asarray(op.width, float)
+        busy = pnorm(ROW_KNEE, stream.memory_term_s, chain)
+        return replace(stream, time_s=p["t0"] + busy, fixed_s=stream.fixed_s + chain)
 
 
 class CopyForm(Form[Copy]):

@@ -1,0 +1,103 @@
+"""calibrate, fit, predict, validate: from one's own GPU to trusted figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsesim.cli.common import Format, FormatOption, Out, Quiet, print_json, print_rows, reported
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("calibrate")(calibrate)
+    app.command("fit")(fit)
+    app.command("predict")(predict)
+    app.command("validate")(validate)
+
+
+def calibrate(
+    suite: Annotated[str, typer.Option("--suite", help="A suite's name, or a path to a TOML.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the raw rows; an existing one is resumed.")],
+) -> None:
+    """Measure kernels on this machine's GPU (torch, triton, nvidia-ml-py)."""
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsesim.calibrate.measure", "--suite", suite, "--out", str(out)], check=False
+    )
+    raise typer.Exit(done.returncode)
+
+
+def fit(
+    folder: Annotated[Path, typer.Argument(help="Folder of measured tables.")],
+    profile: Annotated[str, typer.Option("--profile", help="Hardware profile the rows were measured on.")],
+    out: Annotated[Path, typer.Option("--out", help="Where NAME.json is written.")] = Path("hwprofiles/fits"),
+    style: FormatOption = Format.table,
+    quiet: Quiet = False,
+) -> None:
+    """Fit each kernel class, write hwprofiles/fits/NAME.json, and print the cross-validated error table."""
+    from sparsesim.calibrate.fit import fit_folder, write_fit
+    from sparsesim.scenario import Hardware
+    from sparsesim.system import gpu_of
+
+    with reported():
+        gpu = gpu_of(Hardware(name=profile))
+        fitted = fit_folder(folder, gpu, (lambda _: None) if quiet else lambda line: typer.echo(line, err=True))
+        path = out / f"{gpu.fit or gpu.name}.json"
+        write_fit(fitted, path)
+        rows = [{"class": name, "rows": raw["rows"], **raw["errors"]} for name, raw in fitted["classes"].items()]
+        print_rows(rows, style, f"Errors on left-out layers, % ({path})")
+        if fitted["energy"] and style is Format.table:
+            energy = fitted["energy"]
+            typer.echo(f"energy: {energy['rows']} rows, left-out MAPE {energy['errors']['mape']:.1f} %")
+
+
+def predict(
+    table: Annotated[Path, typer.Argument(help="CSV of ops; `sparsesim schema ops` lists the columns.")],
+    hardware: Annotated[str, typer.Option("--hardware", help="Hardware profile.")],
+    out: Annotated[Path | None, typer.Option("--out", help="CSV to write; stdout without it.")] = None,
+) -> None:
+    """Predict time and energy of a table of ops."""
+    from sparsesim.cost.kernel import cost_model
+    from sparsesim.cost.predict import predict as answers
+    from sparsesim.cost.table import read_table
+    from sparsesim.scenario import Hardware
+    from sparsesim.system import gpu_of
+
+    with reported():
+        answered = answers(read_table(table), cost_model(gpu_of(Hardware(name=hardware))))
+        if out is None:
+            typer.echo(answered.to_csv(index=False), nl=False)
+            return
+        part = out.with_name(out.name + ".part")
+        answered.to_csv(part, index=False)
+        part.replace(out)
+
+
+def validate(
+    table: Annotated[
+        Path | None, typer.Argument(help="CSV of ops with measured_time_s and/or measured_energy_j.")
+    ] = None,
+    hardware: Annotated[str, typer.Option("--hardware", help="Hardware profile.")] = "h100-sxm",
+    tolerance: Annotated[float | None, typer.Option("--tolerance", help="Largest MAPE of a group, percent.")] = None,
+    out: Out = None,
+    style: FormatOption = Format.table,
+) -> None:
+    """Hold predictions against measured values; exit 4 where a group's MAPE exceeds the tolerance."""
+    from sparsesim.errors import InputError, ToleranceError
+    from sparsesim.study.validate import over_tolerance, validate_table
+
+    with reported():
+        if table is None:
+            raise InputError("name a table of measured ops")
+        groups = validate_table(table, hardware, out)
+        if style is Format.json:
+            print_json({"groups": groups})
+        else:
+            print_rows(groups, style, f"{table} against {hardware}")
+        if tolerance is not None and (worse := over_tolerance(groups, tolerance)):
+            raise ToleranceError(f"MAPE above {tolerance:g} %: {', '.join(worse)}")

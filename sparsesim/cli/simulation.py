@@ -1,0 +1,214 @@
+"""run, estimate, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsesim.cli.common import (
+    INTERRUPTED,
+    Format,
+    FormatOption,
+    Out,
+    Quiet,
+    Replications,
+    Seed,
+    Settings,
+    reported,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from sparsesim.run import Run
+    from sparsesim.study.cases import Case
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("run")(run)
+    app.command("estimate")(estimate)
+    app.command("compare")(compare)
+
+
+def run(
+    scenario: str,
+    settings: Settings = None,
+    seed: Seed = None,
+    replications: Replications = None,
+    style: FormatOption = Format.table,
+    out: Out = None,
+    quiet: Quiet = False,
+    require_slo: Annotated[bool, typer.Option("--require-slo", help="Exit 3 where the SLO is missed.")] = False,
+) -> None:
+    """Simulate a scenario and write its run folder with the report."""
+    from sparsesim.scenario import Scenario
+
+    with reported():
+        loaded = Scenario.load(scenario, settings_of(settings, seed, replications))
+        folder = out or Path("runs") / Path(scenario).stem
+        done, runs = _simulated([loaded], quiet or style is not Format.table)
+        _write(done, runs, folder, loaded.title)
+        _answer(done, runs, style, folder, quiet)
+        _finish(runs, require_slo)
+
+
+def compare(
+    scenarios: Annotated[list[str], typer.Argument(help="Scenarios, or run folders.")],
+    settings: Settings = None,
+    seed: Seed = None,
+    style: FormatOption = Format.table,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Put scenarios and finished runs side by side."""
+    from sparsesim.run import Run
+    from sparsesim.scenario import Scenario
+
+    with reported():
+        done: list[Case] = []
+        runs: list[Run] = []
+        for name in scenarios:
+            if (Path(name) / "manifest.json").is_file():
+                runs.append(Run.load(name).titled(Path(name).name))
+                continue
+            loaded = Scenario.load(name, settings_of(settings, seed, None))
+            cases, own = _simulated([loaded], quiet or style is not Format.table)
+            done += cases
+            runs += [r.titled(Path(name).stem) for r in own] if len(own) == 1 and len(scenarios) > 1 else own
+        if out is not None:
+            _write(done, runs, out, "")
+        _answer(done, runs, style, out, quiet)
+        _finish(runs, False)
+
+
+def estimate(
+    scenario: Annotated[str | None, typer.Argument(help="Scenario; or say --model and --hardware.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model, or a path to a config.json.")] = None,
+    hardware: Annotated[str | None, typer.Option("--hardware", help="Hardware profile.")] = None,
+    tp: Annotated[int, typer.Option("--tp", min=1, help="Tensor-parallel ranks.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences.")] = 1,
+    context: Annotated[int, typer.Option("--context", min=1, help="Tokens of context of each.")] = 1024,
+    phase: Annotated[str, typer.Option("--phase", help="decode or prefill.")] = "decode",
+    settings: Settings = None,
+    style: FormatOption = Format.table,
+    out: Out = None,
+) -> None:
+    """Answer in closed form: means, and a step of each phase op by op."""
+    from sparsesim.closed_form import estimate as closed_form
+    from sparsesim.errors import InputError
+    from sparsesim.scenario import Scenario
+    from sparsesim.study.cases import cases
+
+    with reported():
+        if scenario is not None and (model or hardware):
+            raise InputError("give a scenario, or --model and --hardware, not both")
+        if scenario is not None:
+            loaded = Scenario.load(scenario, list(settings or []))
+        elif model is None or hardware is None:
+            raise InputError("name a scenario, or both --model and --hardware")
+        else:
+            values = _fixed(model, hardware, tp, batch, context, phase)
+            loaded = Scenario.of(values).with_settings(list(settings or []))
+        chosen = list(cases(loaded))
+        runs = [closed_form(case.scenario).titled(case.name) for case in chosen]
+        if out is not None:
+            _write(chosen, runs, out, loaded.title)
+        _answer(chosen, runs, style, out, quiet=False, ops=True)
+
+
+def _fixed(model: str, hardware: str, tp: int, batch: int, context: int, phase: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "deployment": {"hardware": hardware, "tp": tp},
+        "workload": {"kind": "static", "phase": phase, "batch": batch, "context": f"{context} tok"},
+    }
+
+
+def _simulated(scenarios: Sequence[Any], quiet: bool) -> tuple[list[Case], list[Run]]:
+    from sparsesim.cli.progress import watched
+    from sparsesim.study.compare import run_cases
+
+    with watched(quiet) as watch:
+        return run_cases(scenarios, watch)
+
+
+def _write(done: Sequence[Case], runs: Sequence[Run], folder: Path, question: str) -> None:
+    from sparsesim.report.write import write_report
+    from sparsesim.study.compare import write_cases
+
+    if len(runs) == 1:
+        runs[0].write(folder)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_cases(done, runs, folder)
+    write_report(runs, folder, question)
+
+
+def _answer(
+    done: Sequence[Case], runs: Sequence[Run], style: Format, folder: Path | None, quiet: bool, ops: bool = False
+) -> None:
+    """The answer on stdout, and where the rest lies on stderr."""
+    from sparsesim.run import dumps
+    from sparsesim.study.compare import summary_of
+
+    if style is Format.json:
+        whole = runs[0].summary if len(runs) == 1 else summary_of(done, runs) if len(done) == len(runs) else None
+        typer.echo(
+            dumps(whole if whole is not None else {"cases": [{"name": r.title, "summary": r.summary} for r in runs]})
+        )
+        return
+    if style is Format.csv:
+        _print_csv(runs)
+        return
+    _print_tables(runs, ops)
+    if folder is not None and not quiet:
+        typer.echo(f"report: {folder / 'report.html'}", err=True)
+
+
+def _print_csv(runs: Sequence[Run]) -> None:
+    from sparsesim.cli.common import print_rows
+    from sparsesim.metrics.stats import flat
+
+    columns = [dict(flat({k: v for k, v in run.summary.items() if k != "intervals"})) for run in runs]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [
+        {"figure": name, **{run.title: column.get(name, "") for run, column in zip(runs, columns, strict=True)}}
+        for name in names
+    ]
+    print_rows(rows, Format.csv)
+
+
+def _print_tables(runs: Sequence[Run], ops: bool) -> None:
+    from rich.console import Console
+
+    from sparsesim.report.tables import comparison_table, latency_table, ops_table, summary_table
+
+    console = Console()
+    if len(runs) > 1:
+        console.print(comparison_table(runs))
+    for run in runs:
+        if len(runs) == 1:
+            console.print(f"[bold]{run.title}[/bold]")
+            if run.summary.get("ttft_s"):
+                console.print(latency_table(run))
+            console.print(summary_table(run))
+        if ops and run.tables.get("ops"):
+            console.print(f"[bold]{run.title}[/bold]: ops of a step on one device")
+            console.print(ops_table(run))
+
+
+def _finish(runs: Sequence[Run], require_slo: bool) -> None:
+    """Say what the exit code says: interrupted, or the SLO missed."""
+    from sparsesim.errors import InfeasibleError
+
+    if any(run.partial for run in runs):
+        typer.echo("interrupted: what was simulated so far is kept, marked partial", err=True)
+        raise typer.Exit(INTERRUPTED)
+    missed = [run.title for run in runs if (run.summary.get("slo") or {}).get("met") is False]
+    if missed and require_slo:
+        raise InfeasibleError(f"the SLO is missed by {', '.join(missed)}")
+    for title in missed:
+        typer.echo(f"note: {title} misses the SLO", err=True)

@@ -1,0 +1,132 @@
+"""The event-driven run of a scenario."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sparsesim.closed_form import Load, phase_steps
+from sparsesim.cost.breakdown import Step
+from sparsesim.metrics import summarise
+from sparsesim.metrics.stats import flat
+from sparsesim.run import Run, simulated
+from sparsesim.scenario import Scenario
+from sparsesim.sim.records import Records
+from sparsesim.sim.replica import ReplicaSpec
+from sparsesim.sim.run import simulate_fleet
+from sparsesim.sim.steps import StepModel
+from sparsesim.system import PoolSystem, background, single_pool
+from sparsesim.workload import RequestTable, generate
+
+Progress = Callable[[int, int, float], None]
+BOUND_REQUESTS = 1500
+"""Requests that are run again at the low and high step curves; their ratio to the middle carries over."""
+BOUNDED = (
+    "ttft_s.mean",
+    "ttft_s.p99",
+    "tpot_s.mean",
+    "tpot_s.p99",
+    "e2e_s.mean",
+    "output_tok_per_s",
+    "j_per_output_tok",
+)
+
+
+def simulate(scenario: Scenario, progress: Progress | None = None) -> Run:
+    """Simulate a scenario: every replication, and the bounds of its 90 % interval.
+
+    `progress` is called now and then with (requests ended, all requests, simulated seconds). Interrupted from the
+    keyboard, the run holds what was simulated so far and is marked partial.
+
+    Raises:
+        InputError: something the scenario names is not known.
+        DoesNotFitError: the model does not fit its devices.
+
+    """
+    system = single_pool(scenario)
+    records: list[Records] = []
+    begin = time.perf_counter()
+    for replication in range(scenario.simulation.replications):
+        requests = generate(scenario.workload, scenario.simulation.seed, replication, scenario.folder)
+        records.append(serve(scenario, system, requests, progress=progress))
+        if records[-1].partial:
+            break
+    wall_s = time.perf_counter() - begin
+    load, running = _load(records[0])
+    phases = phase_steps(system, load, running)
+    run = simulated(scenario, records, background(scenario, {"all": system}, phases), wall_s)
+    return run if run.partial else _with_intervals(run, interval(scenario, system, phases))
+
+
+def _with_intervals(run: Run, relative: Mapping[str, tuple[float, float]]) -> Run:
+    """The run with 90 % intervals around its figures; one of chance that is there already gives way."""
+    figures = dict(flat(run.summary))
+    found = {
+        name: {"low": figures[name] * low, "high": figures[name] * high, "level": 0.9, "source": "kernels and engine"}
+        for name, (low, high) in relative.items()
+        if name in figures
+    }
+    return replace(run, summary={**run.summary, "intervals": {**run.summary["intervals"], **found}})
+
+
+def replica_spec(system: PoolSystem, steps: StepModel | None = None) -> ReplicaSpec:
+    """A replica as the simulation sees it."""
+    plan = system.memory
+    return ReplicaSpec(
+        steps=steps or system.steps,
+        kv_blocks=plan.kv_blocks,
+        max_context=system.model.max_context,
+        block_tok=plan.block_tok,
+        state_slots=plan.state_slots if plan.state_bytes > 0 else None,
+        kv_windows=plan.kv_windows,
+    )
+
+
+def serve(
+    scenario: Scenario,
+    system: PoolSystem,
+    requests: RequestTable,
+    steps: StepModel | None = None,
+    progress: Progress | None = None,
+) -> Records:
+    """Serve a table of requests on the scenario's deployment."""
+    replicas = [replica_spec(system, steps)] * system.pool.replicas
+    return simulate_fleet(requests, replicas, scenario.deployment.router, system.pool.scheduler, progress=progress)
+
+
+def _load(records: Records) -> tuple[Load, float]:
+    """The load a replica saw and the sequences it ran in the mean while busy."""
+    requests, steps = records.requests, records.steps
+    seconds = np.asarray(steps["end_s"], float) - np.asarray(steps["start_s"], float)
+    running = float(seconds @ np.asarray(steps["decode"], float) / seconds.sum()) if seconds.sum() > 0 else 1.0
+    prompt, output = (float(np.mean(requests[name])) for name in ("prompt_tok", "output_tok"))
+    rate = len(requests["request"]) / max(records.end_s, 1e-9) / len(records.replicas["replica"])
+    return Load(rate, prompt, output), max(running, 1.0)
+
+
+def interval(scenario: Scenario, system: PoolSystem, phases: Mapping[str, Step]) -> dict[str, tuple[float, float]]:
+    """90 % intervals relative to the figures: the first requests run again at the low and high step curves.
+
+    Errors of kernel classes are shared by all steps, so the whole curve moves; queueing carries it on as it must.
+    """
+    requests = generate(scenario.workload, scenario.simulation.seed, 0, scenario.folder)
+    if len(requests) > BOUND_REQUESTS:
+        requests = requests.take(np.arange(BOUND_REQUESTS))
+    half = max(one.half_width for one in phases.values())
+    factors = (1.0, math.exp(-half), math.exp(half))
+    figures = [_figures(serve(scenario, system, requests, system.stretched(f)), scenario) for f in factors]
+    return {name: _bounds(name, figures) for name in BOUNDED if all(figure.get(name) for figure in figures)}
+
+
+def _figures(records: Records, scenario: Scenario) -> dict[str, float]:
+    return dict(flat(summarise(records, scenario.slo)))
+
+
+def _bounds(name: str, figures: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    middle, fast, slow = (figure[name] for figure in figures)
+    low, high = sorted((fast / middle, slow / middle))
+    return min(low, 1.0), max(high, 1.0)

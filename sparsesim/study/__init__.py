@@ -1,0 +1,1 @@
+"""Studies: scenarios varied, searched, and held against measurements."""

@@ -1,0 +1,55 @@
+"""Scenarios side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsesim.closed_form import estimate
+from sparsesim.run import Run, dumps
+from sparsesim.scenario import Scenario
+from sparsesim.simulation import Progress, simulate
+from sparsesim.study.cases import Case, cases
+from sparsesim.workload.kinds.static import Static
+
+Watch = Callable[[str], Progress | None]
+
+
+def run_case(case: Case, watch: Watch) -> Run:
+    """Simulate a case, or cost its step where its workload is a fixed batch."""
+    if isinstance(case.scenario.workload, Static):
+        return estimate(case.scenario).titled(case.name)
+    return simulate(case.scenario, watch(case.name)).titled(case.name)
+
+
+def run_cases(scenarios: Sequence[Scenario], watch: Watch) -> tuple[list[Case], list[Run]]:
+    """Run the cases of all scenarios in order; an interrupted one is the last."""
+    done: list[Case] = []
+    runs: list[Run] = []
+    for scenario in scenarios:
+        for case in cases(scenario):
+            runs.append(run_case(case, watch))
+            done.append(case)
+            if runs[-1].partial:
+                return done, runs
+    return done, runs
+
+
+def summary_of(done: Sequence[Case], runs: Sequence[Run]) -> dict[str, Any]:
+    """A study's summary: its cases with what they set and their own summaries."""
+    return {
+        "cases": [
+            {"name": case.name, "set": case.set, "summary": run.summary} for case, run in zip(done, runs, strict=True)
+        ],
+        "partial": any(run.partial for run in runs),
+    }
+
+
+def write_cases(done: Sequence[Case], runs: Sequence[Run], folder: Path) -> None:
+    """A run folder for each case, and summary.json over all."""
+    for number, run in enumerate(runs):
+        run.write(folder / f"case-{number:03d}")
+    part = folder / ".summary.json"
+    part.write_text(dumps(summary_of(done, runs)) + "\n", encoding="utf-8")
+    part.replace(folder / "summary.json")
