@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from sparsesim.calibrate.measure import quantities, session
 from sparsesim.calibrate.measure.bench import Bench, CpuBench, GpuBench, TimingPlan
+from sparsesim.calibrate.measure.quantities import Quantity
 from sparsesim.calibrate.measure.runners import prepare
 from sparsesim.calibrate.measure.suite import Suite, load
 from sparsesim.calibrate.measure.table import Table, column_names
@@ -41,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--output-gb", type=float, default=12.0, help="buffers that outputs are carved from")
     add("--samples", type=int, default=TimingPlan().samples, help="samples a row")
     add("--window-s", type=float, default=TimingPlan().window_s, help="energy window, at least 2 s")
+    add("--check-only", action="store_true", help="check results once, time nothing; fills Triton's cache")
+    add("--shard", default="0/1", metavar="I/N", help="with --check-only: every N-th row from row I")
     add("--retry-refused", action="store_true", help="measure rows again that were refused before")
     return parser
 
@@ -54,9 +57,12 @@ def _measure_all(options: argparse.Namespace) -> int:
     if here:
         kind = GpuBench if options.device == "cuda" else CpuBench
         plan = TimingPlan(samples=options.samples, window_s=options.window_s)
+        bare: dict[str, Quantity] = {}
+        if options.device == "cuda" and any(suite.quantities for suite in here):
+            bare = quantities.before_context()
         bench = kind(plan, options.input_gb, options.output_gb, seed=0)
         for suite in here:
-            worst = max(worst, _measure(suite, bench, options, budgets[suite.name]))
+            worst = max(worst, _measure(suite, bench, options, budgets[suite.name], bare))
             if worst == 3:
                 return worst
     for suite in suites:
@@ -72,10 +78,23 @@ def _budget(text: str) -> tuple[str, float]:
     return name, float(seconds) if seconds else float("inf")
 
 
-def _measure(suite: Suite, bench: Bench, options: argparse.Namespace, budget_s: float) -> int:
+def _check(suite: Suite, bench: Bench, shard: str) -> int:
+    first, _, step = shard.partition("/")
+    with torch.inference_mode():
+        refused = session.check(suite.rows[int(first) :: int(step)], bench, prepare)
+    for row, reason in refused:
+        print(f"  refused: {session.describe(row)}: {reason}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _measure(
+    suite: Suite, bench: Bench, options: argparse.Namespace, budget_s: float, bare: Mapping[str, Quantity]
+) -> int:
     if suite.quantities:
-        quantities.measure(suite, bench, options.out / f"{suite.name}.csv")
+        quantities.measure(suite, bench, options.out / f"{suite.name}.csv", bare)
         return 0
+    if options.check_only:
+        return _check(suite, bench, options.shard)
     table = Table(options.out / f"{suite.name}.csv", column_names(suite.ops()), bench.provenance(suite.name))
     refused_file = options.out / f"{suite.name}.refused.txt"
     skip = set() if options.retry_refused or not refused_file.exists() else set(refused_file.read_text().splitlines())

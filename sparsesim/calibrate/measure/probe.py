@@ -32,10 +32,18 @@ class Load:
 
 
 class Probe:
-    """NVML readings of PyTorch's current device."""
+    """NVML readings of one device, by default PyTorch's current one."""
 
-    def __init__(self) -> None:
-        self._nvml, self._handle = nvml_handle()
+    def __init__(self, handle: tuple[Any, Any] | None = None) -> None:
+        self._nvml, self._handle = handle or nvml_handle()
+
+    @classmethod
+    def by_index(cls, index: int) -> Probe:
+        """By NVML's index, without opening a CUDA context."""
+        import pynvml
+
+        pynvml.nvmlInit()
+        return cls((pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)))
 
     def state(self) -> State:
         """Clock and temperature now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sparsesim.calibrate.measure.bench import Bench, GpuBench
+from sparsesim.calibrate.measure.probe import Probe
 from sparsesim.calibrate.measure.suite import Suite
 from sparsesim.calibrate.measure.table import Table
 from sparsesim.errors import InputError
@@ -36,24 +37,45 @@ class Quantity:
 NAMES = ("quantity", "value", "unit", "spread", "samples", "condition", "clock_mhz", "temperature_c")
 
 
-def measure(suite: Suite, bench: Bench, path: Path) -> None:
-    """Write the suite's quantities, those that the table lacks.
+def before_context() -> dict[str, Quantity]:
+    """Power of a device that no process holds: must come before this process touches CUDA.
+
+    Raises:
+        InputError: CUDA is in use already.
+
+    """
+    if torch.cuda.is_initialized():
+        raise InputError("idle power is measured before the process opens a CUDA context; start a new one")
+    probe = Probe.by_index(0)
+    time.sleep(2.0)
+    watts = [probe.mean_power_w(1.0) for _ in range(2)]
+    condition = f"no CUDA context, {probe.state().clock_mhz:g} MHz"
+    memory = probe.memory_w()
+    idle = {"idle_power_w": Quantity("W", watts, condition)}
+    return idle if memory is None else idle | {"idle_memory_power_w": Quantity("W", [memory], condition)}
+
+
+def measure(suite: Suite, bench: Bench, path: Path, bare: Mapping[str, Quantity]) -> None:
+    """Write the suite's quantities, those that the table lacks; `bare` from `before_context`.
 
     Raises:
         InputError: an unknown quantity, or no CUDA device.
 
     """
-    unknown = [name for name in suite.quantities if name not in QUANTITIES]
+    known = [*BARE, *QUANTITIES]
+    unknown = [name for name in suite.quantities if name not in known]
     if unknown:
-        raise InputError(f"suite {suite.name}: no quantity {unknown[0]!r}; there are: {', '.join(QUANTITIES)}")
+        raise InputError(f"suite {suite.name}: no quantity {unknown[0]!r}; there are: {', '.join(known)}")
     if not isinstance(bench, GpuBench):
         raise InputError(f"suite {suite.name}: its quantities are measured on a CUDA device only")
     table = Table(path, NAMES, bench.provenance(suite.name))
     done = {row["quantity"] for row in table.rows()}
     for name in suite.quantities:
-        if name not in done:
-            table.append(cells(name, QUANTITIES[name](bench)) | _state(bench))
-            print(f"{suite.name}: {name}", file=sys.stderr, flush=True)
+        if name in done or (name in BARE and name not in bare):
+            continue
+        quantity = bare[name] if name in bare else QUANTITIES[name](bench)
+        table.append(cells(name, quantity) | ({} if name in bare else _state(bench)))
+        print(f"{suite.name}: {name}", file=sys.stderr, flush=True)
 
 
 def cells(name: str, quantity: Quantity) -> dict[str, str]:
@@ -75,16 +97,11 @@ def _state(bench: GpuBench) -> dict[str, str]:
     return {"clock_mhz": f"{state.clock_mhz:g}", "temperature_c": f"{state.temperature_c:g}"}
 
 
-def _idle(bench: GpuBench) -> Quantity:
-    """Nothing runs, clocks have fallen: a context exists, its memory is full of buffers."""
+def _held(bench: GpuBench) -> Quantity:
+    """Nothing runs, but a process holds the device: a context exists, its memory is full of buffers."""
     torch.cuda.synchronize()
     time.sleep(6.0)
     return Quantity("W", [bench.probe.mean_power_w(1.0) for _ in range(3)], "CUDA context, nothing run for 6 s")
-
-
-def _idle_memory(bench: GpuBench) -> Quantity:
-    watts = [bench.probe.memory_w() for _ in range(5)]
-    return Quantity("W", [w for w in watts if w is not None] or [float("nan")], "memory's share of idle")
 
 
 def _after_work(bench: GpuBench) -> Quantity:
@@ -196,9 +213,9 @@ def _gap(bench: GpuBench) -> Quantity:
     return Quantity("s", values, "(4 passes over 256 MB - one over 1 GB) / 3: launch, ramp-up and drain of one kernel")
 
 
+BARE = ("idle_power_w", "idle_memory_power_w")
 QUANTITIES: dict[str, Callable[[GpuBench], Quantity]] = {
-    "idle_power_w": _idle,
-    "idle_memory_power_w": _idle_memory,
+    "held_power_w": _held,
     "after_work_power_w": _after_work,
     "active_idle_power_w": _active_idle,
     "eager_launch_s": _eager_launch,
@@ -208,4 +225,4 @@ QUANTITIES: dict[str, Callable[[GpuBench], Quantity]] = {
     "eager_round_trip_s": _eager_round_trip,
     "kernel_ramp_s": _gap,
 }
-"""By name: how each is measured."""
+"""By name: how each is measured with a context; those of BARE come before it."""

@@ -29,6 +29,9 @@ class DeviceLostError(RuntimeError):
     """A CUDA error after which the process can measure nothing more."""
 
 
+_EXPECTED = (WrongResultError, UnsupportedError, KernelRequirementError, NoRoomError, NotImplementedError)
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of a suite's rows: refused ones carry the reason."""
@@ -96,14 +99,31 @@ def run(suite: Suite, table: Table, bench: Bench, prepare: Prepare, budget_s: fl
         try:
             table.append(measure(row, bench, prepare))
             outcome.measured += 1
-        except (WrongResultError, UnsupportedError, KernelRequirementError, NoRoomError, NotImplementedError) as error:
-            outcome.refused.append((row, str(error)))
-        except (torch.OutOfMemoryError, RuntimeError, ValueError) as error:
-            outcome.refused.append((row, f"{type(error).__name__}: {str(error).splitlines()[0]}"))
+        except (RuntimeError, ValueError) as error:
+            expected = isinstance(error, _EXPECTED)
+            outcome.refused.append((row, str(error) if expected else f"{type(error).__name__}: {error}"))
             if "CUDA error" in str(error):
                 raise DeviceLostError(describe(row)) from error
         progress.step(index, time.monotonic() - begin)
     return outcome
+
+
+def check(rows: Sequence[Row], bench: Bench, prepare: Prepare) -> list[tuple[Row, str]]:
+    """Run each row's backends once against their references, nothing timed; the rows that no backend gets right.
+
+    Compiles what timing will need: with several shards in parallel, the rest of a session compiles nothing.
+    """
+    refused = []
+    for row in rows:
+        bench.inputs.reset()
+        bench.outputs.reset()
+        try:
+            _checked(prepare(row, bench))
+        except (RuntimeError, ValueError) as error:
+            if "CUDA error" in str(error):
+                raise DeviceLostError(describe(row)) from error
+            refused.append((row, str(error).splitlines()[0]))
+    return refused
 
 
 def describe(row: Row) -> str:

@@ -7,7 +7,17 @@ from typing import Any
 
 from sparsesim.calibrate.measure.bench import Bench
 from sparsesim.calibrate.measure.plan import Candidate, UnsupportedError
-from sparsesim.calibrate.measure.runners import attention, gemm, memory, mla_prefill
+from sparsesim.calibrate.measure.runners import (
+    attention,
+    gemm,
+    memory,
+    mla,
+    mla_prefill,
+    moe,
+    sparse_ffn,
+    ssm,
+    threshold,
+)
 from sparsesim.calibrate.measure.suite import Row
 
 Runner = Callable[[Any, Bench], Sequence[Candidate]]
@@ -17,6 +27,12 @@ RUNNERS: dict[str, Runner] = {
     "attention_prefill": attention.prefill,
     "attention_decode": attention.decode,
     "mla_prefill": mla_prefill.candidates,
+    "mla_decode": mla.decode,
+    "ssm_scan": ssm.scan,
+    "ssm_step": ssm.step,
+    "moe_ffn": moe.candidates,
+    "sparse_ffn": sparse_ffn.candidates,
+    "threshold_gemv": threshold.candidates,
     "pointwise": memory.pointwise,
     "copy": memory.copy,
 }
