@@ -39,9 +39,7 @@ def shrink(x, delta, dtype: tl.constexpr):
 
 
 @triton.jit
-def threshold_kernel(
-    x_ptr, delta_ptr, value_ptr, place_ptr, count_ptr, tokens, d, BLOCK_D: tl.constexpr
-):
+def threshold_kernel(x_ptr, delta_ptr, value_ptr, place_ptr, count_ptr, tokens, d, BLOCK_D: tl.constexpr):
     """Grid (blocks of d, tokens, projections)."""
     block, token, projection = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     dtype = x_ptr.dtype.element_ty

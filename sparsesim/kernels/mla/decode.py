@@ -2,10 +2,11 @@
 """Absorbed MLA decode attention in Triton, split over the cached tokens, then combined.
 
 Every cache row serves all heads as key (latent and rotary part) and as value (latent part), so a program reads
-it once for `block_h` heads and both products. Splits write unnormalised-by-others partial outputs with their
+it once for `block_h` heads and both products. Splits write their own softmax's outputs with its
 log2-sum-exp; the combine weighs them. The number of splits fills whole waves of the GPU.
 """
 
+import importlib.util
 import math
 
 import torch
@@ -23,7 +24,7 @@ _LOG2_E = math.log2(math.e)
 @triton.jit
 def mla_kernel(
     query_ptr, latent_desc, rope_desc, lengths_ptr, part_ptr, lse_ptr,
-    heads, tokens, splits, scale,
+    heads, splits, scale,
     LATENT: tl.constexpr, ROPE: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_T: tl.constexpr, SWAP: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -79,9 +80,7 @@ def mla_kernel(
 
 
 @triton.jit
-def combine_kernel(
-    part_ptr, lse_ptr, out_ptr, heads, splits, LATENT: tl.constexpr, SPLITS_PAD: tl.constexpr
-):
+def combine_kernel(part_ptr, lse_ptr, out_ptr, heads, splits, LATENT: tl.constexpr, SPLITS_PAD: tl.constexpr):
     """Grid (heads, batch): sum of the splits' outputs weighed by 2^lse over their sum."""
     head, batch = tl.program_id(0), tl.program_id(1)
     s = tl.arange(0, SPLITS_PAD)
@@ -110,6 +109,33 @@ def split_count(batch: int, head_blocks: int, tokens: int, block_t: int, program
     return min(range(1, most + 1), key=lambda splits: (math.ceil(units * splits / programs) / splits, splits))
 
 
+def hopper_applies(heads: int, latent: int, rope: int) -> bool:
+    """Whether the hand-placed kernel can run: more than 16 heads, the published widths, and a Hopper GPU."""
+    if interpreting() or (latent, rope) != (512, 64) or heads <= FEW_HEADS.block_h:
+        return False
+    return torch.cuda.get_device_capability() == (9, 0) and importlib.util.find_spec("triton.experimental.gluon") is not None
+
+
+def _launch_triton(
+    query: torch.Tensor,
+    cache: torch.Tensor,
+    lengths: torch.Tensor,
+    part: torch.Tensor,
+    lse: torch.Tensor,
+    latent: int,
+    log2_scale: float,
+    tile: MlaTile,
+) -> None:
+    (batch, heads, width), splits = query.shape, part.shape[1]
+    latent_desc = TensorDescriptor.from_tensor(cache, [1, tile.block_t, latent])
+    rope_desc = TensorDescriptor.from_tensor(cache, [1, tile.block_t, width - latent])
+    mla_kernel[(triton.cdiv(heads, tile.block_h), splits, batch)](
+        query, latent_desc, rope_desc, lengths, part, lse, heads, splits, log2_scale,
+        LATENT=latent, ROPE=width - latent, BLOCK_H=tile.block_h, BLOCK_T=tile.block_t, SWAP=tile.swap,
+        STAGES=tile.num_stages, num_warps=tile.num_warps,
+    )  # fmt: skip
+
+
 def mla_decode(
     query: torch.Tensor,
     cache: torch.Tensor,
@@ -125,8 +151,9 @@ def mla_decode(
 
     query `[batch, heads, latent + rope]` with the key's up-projection absorbed; cache
     `[batch, tokens, latent + rope]` (bf16 or fp16), latent columns first; lengths `[batch]` int32 counts the
-    cached tokens of each sequence. latent and rope are powers of two from 16. Rarely needed: `tile`, `splits`.
-    Raises KernelRequirementError where no GPU is there or a shape does not fit.
+    cached tokens of each sequence; rows past it must hold finite numbers (their weight is 0). latent and rope are
+    powers of two from 16. Rarely needed: `tile` (else the Hopper kernel for many heads where it applies, and a
+    measured Triton tile otherwise), `splits`. Raises KernelRequirementError where no GPU is there or a shape does not fit.
     """
     require_gpu("mla_decode")
     batch, heads, width = query.shape
@@ -136,21 +163,21 @@ def mla_decode(
     require_tensor("mla_decode", "lengths", lengths, (batch,), (torch.int32,))
     for name, value in (("latent", latent), ("rope width", width - latent)):
         require_multiple("mla_decode", name, value, max(16, triton.next_power_of_2(max(value, 1))))
+    by_hand = tile is None and hopper_applies(heads, latent, width - latent)
     if tile is None:
         tile = FEW_HEADS if heads <= FEW_HEADS.block_h else MANY_HEADS
-    head_blocks = triton.cdiv(heads, tile.block_h)
     if splits is None:
+        head_blocks = triton.cdiv(heads, tile.block_h)
         splits = split_count(batch, head_blocks, tokens, tile.block_t, _resident_programs(query.device))
     out = torch.empty((batch, heads, latent), dtype=query.dtype, device=query.device) if out is None else out
     part = torch.empty((batch, splits, heads, latent), dtype=torch.float32, device=query.device)
     lse = torch.empty((batch, splits, heads), dtype=torch.float32, device=query.device)
-    latent_desc = TensorDescriptor.from_tensor(cache, [1, tile.block_t, latent])
-    rope_desc = TensorDescriptor.from_tensor(cache, [1, tile.block_t, width - latent])
-    mla_kernel[(head_blocks, splits, batch)](
-        query, latent_desc, rope_desc, lengths, part, lse, heads, tokens, splits, scale * _LOG2_E,
-        LATENT=latent, ROPE=width - latent, BLOCK_H=tile.block_h, BLOCK_T=tile.block_t, SWAP=tile.swap,
-        STAGES=tile.num_stages, num_warps=tile.num_warps,
-    )  # fmt: skip
+    if by_hand:
+        from sparsesim.kernels.mla import hopper
+
+        hopper.launch(query, cache, lengths, part, lse, latent, scale * _LOG2_E)
+    else:
+        _launch_triton(query, cache, lengths, part, lse, latent, scale * _LOG2_E, tile)
     combine_kernel[(heads, batch)](
         part, lse, out, heads, splits, LATENT=latent, SPLITS_PAD=triton.next_power_of_2(splits), num_warps=4
     )

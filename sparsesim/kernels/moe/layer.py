@@ -6,6 +6,9 @@
 Every launch's grid follows from the shapes alone: no host synchronisation, so the layer can be captured in a
 CUDA graph and replayed on any input. The combine adds the top_k rows of a token in ascending expert order,
 so results do not depend on the order in which programs run.
+
+On Hopper the launches overlap: route starts like any kernel, after all earlier work; each of the others starts
+early and waits for the one before it, which has waited for the one before that.
 """
 
 from dataclasses import dataclass
@@ -13,10 +16,11 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
-from sparsesim.kernels.common.requirements import require_gpu, require_multiple, require_tensor
+from sparsesim.kernels.common.requirements import interpreting, require_gpu, require_multiple, require_tensor
 from sparsesim.kernels.moe.config import LayerTiles, layer_tiles
-from sparsesim.kernels.moe.grouped import grouped_mm
+from sparsesim.kernels.moe.grouped import grouped_mm, pdl_options
 from sparsesim.kernels.moe.reference import MoEWeights
 from sparsesim.kernels.moe.route import Routing, RouterScratch, empty_routing, route, router_scratch
 
@@ -25,9 +29,12 @@ _DTYPES = (torch.bfloat16, torch.float16)
 
 @triton.jit
 def combine_kernel(
-    y_ptr, slot_row_ptr, slot_weight_ptr, out_ptr, d_model, TOP_K: tl.constexpr, BLOCK_D: tl.constexpr
-):
+    y_ptr, slot_row_ptr, slot_weight_ptr, out_ptr, d_model,
+    TOP_K: tl.constexpr, BLOCK_D: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
     """out[t] = sum over slots of weight * y[row], in fp32 and slot order."""
+    if OVERLAP:
+        gdc_wait()
     t = tl.program_id(0)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     acc = tl.zeros((BLOCK_D,), dtype=tl.float32)
@@ -48,6 +55,12 @@ class MoEWorkspace:
     routing: Routing
     hidden: torch.Tensor
     expanded: torch.Tensor
+    overlap: bool
+
+
+def can_overlap() -> bool:
+    """Whether kernels may start before the one ahead has finished: from compute capability 9.0 on."""
+    return not interpreting() and torch.cuda.get_device_capability() >= (9, 0)
 
 
 def moe_workspace(
@@ -62,16 +75,18 @@ def moe_workspace(
         routing=empty_routing(tokens, weights.experts, top_k, device),
         hidden=torch.empty((rows, weights.d_expert), dtype=dtype, device=device),
         expanded=torch.empty((rows, weights.d_model), dtype=dtype, device=device),
+        overlap=can_overlap(),
     )
 
 
-def combine(y: torch.Tensor, routing: Routing, block_d: int, out: torch.Tensor) -> torch.Tensor:
+def combine(y: torch.Tensor, routing: Routing, block_d: int, out: torch.Tensor, overlap: bool = False) -> torch.Tensor:
     """Weighted sum of each token's rows of y `[tokens * top_k, d_model]` into out `[tokens, d_model]`."""
     tokens, top_k = routing.slot_row.shape
     grid = (tokens, triton.cdiv(y.shape[1], block_d))
     combine_kernel[grid](
-        y, routing.slot_row, routing.slot_weight, out, y.shape[1], TOP_K=top_k, BLOCK_D=block_d, num_warps=4
-    )
+        y, routing.slot_row, routing.slot_weight, out, y.shape[1],
+        TOP_K=top_k, BLOCK_D=block_d, OVERLAP=overlap, num_warps=4, **pdl_options(overlap),
+    )  # fmt: skip
     return out
 
 
@@ -106,10 +121,11 @@ def moe_layer(
     if x.shape[0] == 0:
         return out
     work = moe_workspace(x.shape[0], weights, top_k, x.dtype) if workspace is None else workspace
-    tiles = work.tiles
-    routing = route(x, weights.router, top_k, tiles.router, work.scratch, work.routing, renormalise)
+    tiles, overlap = work.tiles, work.overlap
+    routing = route(x, weights.router, top_k, tiles.router, work.scratch, work.routing, renormalise, overlap)
     hidden = grouped_mm(
-        x, weights.gate_up, routing.offsets, tiles.gate_up, gated=True, row_token=routing.row_token, out=work.hidden
-    )
-    expanded = grouped_mm(hidden, weights.down, routing.offsets, tiles.down, out=work.expanded)
-    return combine(expanded, routing, tiles.combine_block_d, out)
+        x, weights.gate_up, routing.offsets, tiles.gate_up,
+        gated=True, row_token=routing.row_token, out=work.hidden, overlap=overlap,
+    )  # fmt: skip
+    expanded = grouped_mm(hidden, weights.down, routing.offsets, tiles.down, out=work.expanded, overlap=overlap)
+    return combine(expanded, routing, tiles.combine_block_d, out, overlap)

@@ -30,7 +30,9 @@ class MoEWeights:
             raise ValueError(f"router has shape {tuple(self.router.shape)}; expected [experts, d_model]")
         experts, d_model = self.router.shape
         if self.gate_up.ndim != 3 or self.gate_up.shape[1] % 2:
-            raise ValueError(f"gate_up has shape {tuple(self.gate_up.shape)}; expected [experts, 2 * d_expert, d_model]")
+            raise ValueError(
+                f"gate_up has shape {tuple(self.gate_up.shape)}; expected [experts, 2 * d_expert, d_model]"
+            )
         d_expert = self.gate_up.shape[1] // 2
         for name, tensor, shape in (
             ("gate_up", self.gate_up, (experts, 2 * d_expert, d_model)),
@@ -87,9 +89,7 @@ def gated_reference(gate_up: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.silu(gate) * up
 
 
-def moe_reference(
-    x: torch.Tensor, weights: MoEWeights, top_k: int, renormalise: bool = True
-) -> torch.Tensor:
+def moe_reference(x: torch.Tensor, weights: MoEWeights, top_k: int, renormalise: bool = True) -> torch.Tensor:
     """The whole layer, token by expert, in fp32 (fp64 for fp64 x): `[tokens, d_model]`."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     expert, weight = route_reference(x, weights.router, top_k, renormalise)

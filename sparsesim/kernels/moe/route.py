@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from sparsesim.kernels.moe.config import RouterTile
+from sparsesim.kernels.moe.grouped import pdl_options
 
 _LOWEST = tl.constexpr(-(2**63))
 
@@ -52,9 +54,7 @@ def _partial_logits(
         k = k0 + tl.arange(0, BLOCK_K)
         inside = (k < d_model)[None, :]
         x = tl.load(x_ptr + t[:, None] * d_model + k[None, :], mask=(t < tokens)[:, None] & inside, other=0.0)
-        w = tl.load(
-            router_ptr + e[:, None] * d_model + k[None, :], mask=(e < experts)[:, None] & inside, other=0.0
-        )
+        w = tl.load(router_ptr + e[:, None] * d_model + k[None, :], mask=(e < experts)[:, None] & inside, other=0.0)
         acc = tl.dot(x, w.T, acc)
     out = part_ptr + split * tokens * experts + t[:, None] * experts + e[None, :]
     tl.store(out, acc, mask=(t < tokens)[:, None] & (e < experts)[None, :])
@@ -122,9 +122,11 @@ def router_kernel(
     tokens, experts, d_model,
     BLOCK_T: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_K: tl.constexpr, SPLITS: tl.constexpr,
     TAIL_T: tl.constexpr, EXPERTS_PAD: tl.constexpr, TOP_K: tl.constexpr,
-    RENORMALISE: tl.constexpr, SINGLE: tl.constexpr,
+    RENORMALISE: tl.constexpr, SINGLE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Grid (token blocks, expert blocks, SPLITS); the last program of a tail block routes it."""
+    if OVERLAP:
+        gdc_launch_dependents()
     token_block = tl.program_id(0)
     _partial_logits(
         x_ptr, router_ptr, part_ptr, tokens, experts, d_model,
@@ -148,9 +150,12 @@ def scatter_kernel(
     load_ptr, base_ptr, slot_expert_ptr, slot_row_ptr, row_token_ptr, offsets_ptr,
     tokens, experts, blocks,
     TAIL_T: tl.constexpr, TOP_K: tl.constexpr, SLOTS_PAD: tl.constexpr, EXPERTS_PAD: tl.constexpr,
-    BLOCKS_STEP: tl.constexpr,
+    BLOCKS_STEP: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Program b turns places within block b into sorted rows: + loads of earlier blocks + expert's first row."""
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
     block = tl.program_id(0)
     e = tl.arange(0, EXPERTS_PAD)
     before = tl.zeros((EXPERTS_PAD,), dtype=tl.int32)
@@ -220,8 +225,12 @@ def route(
     scratch: RouterScratch,
     out: Routing,
     renormalise: bool = True,
+    overlap: bool = False,
 ) -> Routing:
-    """Fill `out` with the assignments of x `[tokens, d_model]` under router `[experts, d_model]`."""
+    """Fill `out` with the assignments of x `[tokens, d_model]` under router `[experts, d_model]`.
+
+    With `overlap` the next kernel may start early: only for one that waits before it reads `out`.
+    """
     tokens, d_model = x.shape
     experts = router.shape[0]
     blocks = triton.cdiv(tokens, tile.tail_t)
@@ -231,13 +240,14 @@ def route(
         x, router, scratch.part, scratch.counter, scratch.load,
         out.slot_expert, out.slot_weight, out.slot_row, out.row_token, out.offsets, tokens, experts, d_model,
         BLOCK_T=tile.block_t, BLOCK_E=tile.block_e, BLOCK_K=tile.block_k, SPLITS=tile.splits,
-        TAIL_T=tile.tail_t, EXPERTS_PAD=pad, TOP_K=top_k, RENORMALISE=renormalise, SINGLE=blocks == 1,
+        TAIL_T=tile.tail_t, EXPERTS_PAD=pad, TOP_K=top_k, RENORMALISE=renormalise, SINGLE=blocks == 1, OVERLAP=overlap,
         num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     if blocks > 1:
         scatter_kernel[(blocks,)](
             scratch.load, scratch.base, out.slot_expert, out.slot_row, out.row_token, out.offsets,
             tokens, experts, blocks, TAIL_T=tile.tail_t, TOP_K=top_k,
-            SLOTS_PAD=triton.next_power_of_2(tile.tail_t * top_k), EXPERTS_PAD=pad, BLOCKS_STEP=16, num_warps=4,
+            SLOTS_PAD=triton.next_power_of_2(tile.tail_t * top_k), EXPERTS_PAD=pad, BLOCKS_STEP=16, OVERLAP=overlap,
+            num_warps=4, **pdl_options(overlap),
         )  # fmt: skip
     return out

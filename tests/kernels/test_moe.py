@@ -1,0 +1,169 @@
+"""Mixture of experts: routing, permutation, grouped GEMM and the whole layer against plain PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from sparsesim.kernels.common.checks import assert_close, poisoned  # noqa: E402
+from sparsesim.kernels.common.requirements import KernelRequirementError  # noqa: E402
+from sparsesim.kernels.moe import composed, config, grouped, layer, reference, route  # noqa: E402
+
+HALF = torch.float16
+ROUTER_TILES = {
+    "one tail block": config.RouterTile(16, 16, 32, 2, 64, 4, 2),
+    "many tail blocks": config.RouterTile(16, 16, 32, 1, 16, 4, 2),
+}
+GROUPED_TILES = {
+    "rows left": config.GroupedTile(16, 32, 32, 4, 2),
+    "weights left": config.GroupedTile(16, 32, 32, 4, 2, swap=True),
+    "persistent": config.GroupedTile(16, 32, 32, 4, 2, group_m=2, persistent=True, programs=3),
+}
+
+
+def make_weights(experts: int, d_model: int, d_expert: int, seed: int = 0) -> reference.MoEWeights:
+    g = torch.Generator().manual_seed(seed)
+    return reference.MoEWeights(
+        router=torch.randn(experts, d_model, generator=g).to(HALF),
+        gate_up=(torch.randn(experts, 2 * d_expert, d_model, generator=g) / d_model**0.5).to(HALF),
+        down=(torch.randn(experts, d_model, d_expert, generator=g) / d_expert**0.5).to(HALF),
+    )
+
+
+def tokens_of(count: int, d_model: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, d_model, generator=torch.Generator().manual_seed(seed)).to(HALF)
+
+
+def run_route(x: torch.Tensor, router: torch.Tensor, top_k: int, tile: config.RouterTile) -> route.Routing:
+    tokens, experts = x.shape[0], router.shape[0]
+    out = route.empty_routing(tokens, experts, top_k, x.device)
+    for tensor in (out.slot_expert, out.slot_row, out.row_token, out.offsets):
+        tensor.fill_(torch.iinfo(torch.int32).max)
+    out.slot_weight.fill_(float("nan"))
+    return route.route(x, router, top_k, tile, route.router_scratch(tokens, experts, tile, x.device), out)
+
+
+@pytest.mark.parametrize("name", ROUTER_TILES)
+@pytest.mark.parametrize(("tokens", "experts", "top_k"), [(1, 5, 1), (37, 12, 3), (64, 8, 8)])
+def test_routing_picks_what_softmax_and_topk_pick(name: str, tokens: int, experts: int, top_k: int) -> None:
+    x, router = tokens_of(tokens, 40), make_weights(experts, 40, 8).router
+    routing = run_route(x, router, top_k, ROUTER_TILES[name])
+    expert, weight = reference.route_reference(x, router, top_k)
+    assert torch.equal(routing.slot_expert.long(), expert)
+    assert_close("router weights", routing.slot_weight, weight, torch.float32)
+
+
+@pytest.mark.parametrize("name", ROUTER_TILES)
+def test_rows_are_a_counting_sort_by_expert_then_token(name: str) -> None:
+    x, router = tokens_of(37, 40), make_weights(12, 40, 8).router
+    routing = run_route(x, router, 3, ROUTER_TILES[name])
+    expert = routing.slot_expert.flatten().long()
+    order = torch.sort(expert, stable=True).indices
+    assert torch.equal(routing.row_token.long(), order // 3)
+    assert torch.equal(routing.slot_row.flatten().long()[order], torch.arange(37 * 3))
+    loads = torch.bincount(expert, minlength=12)
+    assert torch.equal(routing.offsets.long(), torch.cat([torch.zeros(1, dtype=torch.int64), loads.cumsum(0)]))
+
+
+def test_equal_logits_go_to_the_lower_experts_and_never_twice() -> None:
+    routing = run_route(torch.zeros(3, 16, dtype=HALF), torch.zeros(9, 16, dtype=HALF), 4, ROUTER_TILES["one tail block"])
+    assert routing.slot_expert.tolist() == [[0, 1, 2, 3]] * 3
+    assert routing.slot_weight.flatten().tolist() == pytest.approx([0.25] * 12)
+
+
+def test_the_arrival_counter_is_zero_again_so_a_graph_can_replay() -> None:
+    tile, x, router = ROUTER_TILES["many tail blocks"], tokens_of(37, 40), make_weights(12, 40, 8).router
+    scratch = route.router_scratch(37, 12, tile, x.device)
+    first = route.route(x, router, 3, tile, scratch, route.empty_routing(37, 12, 3, x.device))
+    assert int(scratch.counter.abs().sum()) == 0
+    again = route.route(x, router, 3, tile, scratch, route.empty_routing(37, 12, 3, x.device))
+    assert torch.equal(first.slot_row, again.slot_row)
+
+
+@pytest.mark.parametrize("name", GROUPED_TILES)
+@pytest.mark.parametrize("loads", [(0, 33, 1, 0, 16), (50, 0, 0, 0, 0), (0, 0, 0, 0, 1)])
+def test_grouped_mm_multiplies_each_expert_with_its_own_rows(name: str, loads: tuple[int, ...]) -> None:
+    rows = sum(loads)
+    offsets = torch.tensor([0, *torch.tensor(loads).cumsum(0).tolist()], dtype=torch.int32)
+    x, weight = tokens_of(rows, 40), make_weights(5, 40, 24).down.transpose(1, 2).contiguous()[:, :, :40]
+    out = poisoned(rows, weight.shape[1], dtype=HALF, device="cpu")
+    grouped.grouped_mm(x, weight.contiguous(), offsets, GROUPED_TILES[name], out=out)
+    assert_close(name, out, reference.grouped_mm_reference(x.double(), weight, offsets), HALF)
+
+
+@pytest.mark.parametrize("name", GROUPED_TILES)
+def test_gated_gather_equals_gather_product_and_activation_apart(name: str) -> None:
+    weights, x = make_weights(4, 40, 24), tokens_of(9, 40)
+    offsets = torch.tensor([0, 7, 7, 24, 26], dtype=torch.int32)
+    row_token = torch.randint(0, 9, (26,), generator=torch.Generator().manual_seed(3)).to(torch.int32)
+    out = poisoned(26, 24, dtype=HALF, device="cpu")
+    grouped.grouped_mm(x, weights.gate_up, offsets, GROUPED_TILES[name], gated=True, row_token=row_token, out=out)
+    product = reference.grouped_mm_reference(x.double()[row_token.long()], weights.gate_up, offsets)
+    assert_close(name, out, reference.gated_reference(product), HALF)
+
+
+@pytest.mark.parametrize(("rows", "experts", "block_m"), [(1, 8, 16), (100, 8, 16), (64, 64, 16), (7, 1, 2)])
+def test_the_tile_bound_is_reached_by_the_worst_loads_and_never_passed(rows: int, experts: int, block_m: int) -> None:
+    bound = grouped.tile_bound(rows, experts, block_m)
+    hit = min(rows, experts)
+    worst = [1] * hit
+    worst[0] += rows - hit
+    assert sum(-(-load // block_m) for load in worst) == bound or (rows - hit) % block_m != 0
+    g = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        loads = torch.bincount(torch.randint(0, experts, (rows,), generator=g), minlength=experts)
+        assert int(((loads + block_m - 1) // block_m).sum()) <= bound
+
+
+@pytest.mark.parametrize(("tokens", "experts", "top_k"), [(1, 8, 2), (5, 12, 3), (70, 6, 2)])
+@pytest.mark.parametrize("renormalise", [True, False])
+def test_layer_equals_its_definition(tokens: int, experts: int, top_k: int, renormalise: bool) -> None:
+    weights, x = make_weights(experts, 72, 40), tokens_of(tokens, 72)
+    out = poisoned(tokens, 72, dtype=HALF, device="cpu")
+    layer.moe_layer(x, weights, top_k, renormalise=renormalise, out=out)
+    expected = reference.moe_reference(x.double(), weights, top_k, renormalise)
+    assert_close("moe layer", out, expected, HALF)
+
+
+def test_one_expert_is_a_dense_gated_ffn() -> None:
+    weights, x = make_weights(1, 64, 32), tokens_of(6, 64)
+    hidden = reference.gated_reference(x.double() @ weights.gate_up[0].double().T)
+    assert_close("one expert", layer.moe_layer(x, weights, 1), hidden @ weights.down[0].double().T, HALF)
+
+
+def test_no_tokens_give_no_rows() -> None:
+    assert layer.moe_layer(tokens_of(0, 64), make_weights(4, 64, 32), 2).shape == (0, 64)
+
+
+def test_capacity_padding_drops_only_what_exceeds_the_capacity() -> None:
+    weights, x = make_weights(4, 64, 32), tokens_of(12, 64)
+    exact = reference.moe_reference(x.double(), weights, 2)
+    assert_close("ample capacity", composed.capacity_layer(x, weights, 2, 4.0), exact, HALF)
+    expert, weight = reference.route_reference(x, weights.router, 2)
+    capacity = 6  # ceil(1.0 * 12 tokens * 2 / 4 experts)
+    place = torch.stack([(expert.flatten()[:i] == e).sum() for i, e in enumerate(expert.flatten())]).view(12, 2)
+    kept = torch.zeros_like(exact)
+    for t, s in torch.nonzero(place < capacity).tolist():
+        e = int(expert[t, s])
+        hidden = reference.gated_reference(x[t].double() @ weights.gate_up[e].double().T)
+        kept[t] += float(weight[t, s]) * (hidden @ weights.down[e].double().T)
+    assert int((place >= capacity).sum()) > 0
+    assert_close("tight capacity", composed.capacity_layer(x, weights, 2, 1.0), kept, HALF)
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    weights = make_weights(4, 64, 32)
+    with pytest.raises(ValueError, match=r"down has shape \(4, 64, 16\); expected \(4, 64, 32\)"):
+        reference.MoEWeights(weights.router, weights.gate_up, weights.down[:, :, :16])
+    with pytest.raises(KernelRequirementError, match=r"x has shape \[3, 32\], must be \[any, 64\]"):
+        layer.moe_layer(tokens_of(3, 32), weights, 2)
+    with pytest.raises(KernelRequirementError, match="top_k is 5"):
+        layer.moe_layer(tokens_of(3, 64), weights, 5)
+    with pytest.raises(ValueError, match=r"top_k is 9; the router has 4 experts"):
+        reference.route_reference(tokens_of(3, 64), weights.router, 9)
+    with pytest.raises(ValueError, match="tail_t is 24"):
+        config.RouterTile(16, 16, 32, 1, 24, 4, 2)
+    with pytest.raises(ValueError, match="do not fit weight"):
+        grouped.grouped_mm(tokens_of(3, 32), weights.down, torch.zeros(5, dtype=torch.int32), GROUPED_TILES["rows left"])
