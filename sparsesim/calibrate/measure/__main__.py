@@ -49,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure_all(options: argparse.Namespace) -> int:
-    budgets = dict(_budget(text) for text in options.suite)
-    suites = [load(name) for name in budgets]
+    asked = [_budget(text) for text in options.suite]
+    suites = [load(name) for name, _ in asked]
+    budgets = {suite.name: seconds for suite, (_, seconds) in zip(suites, asked, strict=True)}
     options.out.mkdir(parents=True, exist_ok=True)
     here = [suite for suite in suites if suite.gpus == 1]
     worst = 0
