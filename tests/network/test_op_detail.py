@@ -155,7 +155,7 @@ def moe_step(routes: Routes, exponent: float, depth: int) -> Program:
             return dispatch.time_s(loads, fabric, NODES)
         return combine.time_s(loads.reversed(), fabric, NODES)
 
-    exchanges = Exchanges(routes, 8, alone_s, {RANKS: np.arange(RANKS)[None]}, at)
+    exchanges = Exchanges(routes, 8, alone_s, {RANKS: np.arange(RANKS)[None]}, RANKS, at)
 
     def cost(task: Task) -> Local | Exchange:
         if isinstance(task.op, MoeDispatch | MoeCombine):
@@ -197,7 +197,7 @@ def test_a_lost_link_is_routed_around_at_a_cost() -> None:
 def test_tensor_parallel_groups_reduce_side_by_side() -> None:
     topology = load_topology("h100-cluster")
     groups = np.arange(RANKS).reshape(-1, 8)
-    exchanges = Exchanges(topology.routes(), 8, lambda _: 1e-5, {8: groups})
+    exchanges = Exchanges(topology.routes(), 8, lambda _: 1e-5, {8: groups}, RANKS)
     step = exchanges(Task("attention.all_reduce", AllReduce(gpus=8, bytes=8e6)))
     assert len(step.flows) == 12
     busiest = step.flows[0].busiest_bytes
@@ -227,7 +227,7 @@ def test_what_does_not_fit_together_is_an_error() -> None:
         run((Local("gemm", -1.0),))
     with pytest.raises(InputError, match=r"whole number of times, not gemm: 2\.5"):
         program([Task("gemm", GEMM, 2.5)], lambda task: Local(task.part, 1.0))
-    exchanges = Exchanges(load_topology("nvlink-island").routes(), 8, lambda _: 0.0, {8: np.arange(8)[None]})
+    exchanges = Exchanges(load_topology("nvlink-island").routes(), 8, lambda _: 0.0, {8: np.arange(8)[None]}, 8)
     with pytest.raises(InputError, match="all_reduce of 'ar' over 4 ranks; groups of 8 ranks"):
         exchanges(Task("ar", AllReduce(gpus=4, bytes=1.0)))
     with pytest.raises(InputError, match="gemm of 'mlp' does not communicate"):

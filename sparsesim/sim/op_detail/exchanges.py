@@ -27,13 +27,15 @@ class Exchanges:
 
     `alone_s(op)` is the closed form: no exchange is faster, and none slower unless links are contended. `groups` holds
     the devices of every group of ranks that talk, by their size `[groups, size]`: tensor-parallel groups for
-    collectives, expert-parallel ones for dispatch and combine. `tokens` by rank of a dispatch replaces the op's.
+    collectives, expert-parallel ones for dispatch and combine; `ranks` run on the network's first devices. `tokens` by
+    rank of a dispatch replaces the op's.
     """
 
     routes: Routes
     gpus_per_node: int
     alone_s: Callable[[Op], float]
     groups: dict[int, Ints]
+    ranks: int
     visits: Visits | None = None
     tokens: Floats | None = None
     _cache: dict[str, Exchange] = field(default_factory=dict, repr=False)
@@ -73,7 +75,7 @@ class Exchanges:
         return self.routes.network.devices
 
     def _members(self, groups: Ints) -> Ints:
-        members = np.full(self.devices, -1, dtype=np.int64)
+        members = np.full(self.ranks, -1, dtype=np.int64)
         for index, group in enumerate(groups):
             members[group] = index
         return members

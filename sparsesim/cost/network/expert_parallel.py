@@ -1,0 +1,101 @@
+"""An expert-parallel group as one value: who routes what to whom, how uneven that is, and against what even case.
+
+Popularity by expert number is shuffled (seeded) before experts are placed: published popularities are sorted by
+rank, and a contiguous placement of sorted experts would put all hot ones on the first rank, which no model does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsesim import laws
+from sparsesim.cost.network.placement import Assignment, Placement
+from sparsesim.cost.network.routing import Routing, Visits, visits
+from sparsesim.errors import InputError, Problem
+
+Floats = NDArray[np.float64]
+SHUFFLE_SEED = 20231001
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertParallel:
+    """Routing over a placement on `ep` expert ranks; each is split over `ways` devices that all get its tokens."""
+
+    routing: Routing
+    assignment: Assignment
+    gpus_per_node: int
+    ways: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Of the group."""
+        return self.assignment.ranks * self.ways
+
+    @property
+    def slots(self) -> int:
+        """Experts in all ranks, redundant copies and empty slots included."""
+        return int(self.assignment.expert.size)
+
+    @cached_property
+    def visits(self) -> Visits:
+        """Where a token goes, by device and by node."""
+        if self.ways == 1:
+            return visits(self.routing, self.assignment, self.gpus_per_node)
+        by_rank = visits(self.routing, self.assignment, 1)
+        copies, rank = by_rank.copies.repeat(self.ways), by_rank.rank.repeat(self.ways)
+        return Visits(copies, rank, self._node_hits())
+
+    def _node_hits(self) -> Floats:
+        width = min(self.gpus_per_node, self.devices)
+        if self.devices % width:
+            raise InputError(Problem(f"{self.devices} expert-parallel devices do not fill nodes of {width}"))
+        owner = np.arange(self.devices).reshape(-1, width) // self.ways
+        share = np.stack([self.assignment.share[np.unique(ranks)].sum(axis=0) for ranks in owner])
+        return self.routing.hits(share)
+
+    @cached_property
+    def imbalance(self) -> Floats:
+        """Load of every device over the mean, `[devices]`."""
+        load = self.assignment.rank_load(self.routing.inclusion)
+        return np.asarray((load / load.mean()).repeat(self.ways))
+
+    @cached_property
+    def even(self) -> ExpertParallel:
+        """The same group with every slot alike: what an even closed form assumes."""
+        ranks, width = self.assignment.expert.shape
+        inclusion = np.full(self.slots, self.routing.top_k / self.slots)
+        groups = self.routing.groups if self.slots % self.routing.groups == 0 else 1
+        limit = self.routing.group_limit if groups > 1 else 0
+        level = Assignment(np.arange(self.slots).reshape(ranks, width), self.slots)
+        return ExpertParallel(
+            Routing(inclusion, self.routing.top_k, groups, limit), level, self.gpus_per_node, self.ways
+        )
+
+
+def expert_parallel(
+    popularity: Floats,
+    top_k: int,
+    placement: Placement,
+    ep: int,
+    gpus_per_node: int,
+    ways: int = 1,
+    groups: int = 1,
+    group_limit: int = 0,
+    shuffle_seed: int = SHUFFLE_SEED,
+) -> ExpertParallel:
+    """The group for popularities `[experts]` in any order.
+
+    Raises:
+        InputError: the placement does not fill the ranks, or the routing is impossible.
+
+    """
+    order = np.random.default_rng(shuffle_seed).permutation(len(popularity))
+    shuffled = np.asarray(popularity, dtype=np.float64)[order]
+    inclusion = laws.inclusion_probabilities(shuffled, top_k)
+    return ExpertParallel(
+        Routing(inclusion, top_k, groups, group_limit), placement.place(inclusion, ep), gpus_per_node, ways
+    )
