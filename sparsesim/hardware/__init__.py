@@ -1,0 +1,1 @@
+"""What is simulated: devices with sourced figures, engines, and topologies."""
