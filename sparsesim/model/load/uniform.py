@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import numpy as np
+
+from sparsesim import laws
+from sparsesim.model.load.base import ExpertLoad, Floats
+
+
+class Uniform(ExpertLoad):
+    """Every expert alike."""
+
+    def drawn(self, experts: int, rng: np.random.Generator) -> Floats:
+        """The same for all."""
+        del rng
+        return laws.uniform_popularity(experts)
