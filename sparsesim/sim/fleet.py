@@ -44,6 +44,7 @@ class Fleet:
         self.replicas: list[Replica] = []
         self.up: list[Replica] = []
         self.choose = router.chooser()
+        self.hashes = whole_blocks(requests)
         self.arrived = array("d", [math.nan]) * len(requests)
         self.left = len(requests)
         self.done = self.env.event()
@@ -65,6 +66,8 @@ class Fleet:
         feed = self.feed
         job = Job(row, feed.prompt[row], feed.output[row], feed.priority[row], now_s)
         self.arrived[row] = now_s
+        if self.hashes is not None:
+            job.hashes = self.hashes(job)
         refused = self.refused
         if refused is not None and (outcome := refused[row]):
             self.ended(job, outcome, now_s)
@@ -99,6 +102,19 @@ class Fleet:
         """End the run with the events of this moment."""
         if not self.done.triggered:
             self.done.succeed()
+
+
+def whole_blocks(requests: RequestTable) -> Callable[[Job], tuple[int, ...]] | None:
+    """Where prompts have block ids: a function from a request to those of its full blocks."""
+    blocks = requests.prefix_blocks
+    if blocks is None:
+        return None
+    ids: list[int] = blocks.ids.tolist()
+    offsets: list[int] = blocks.offsets.tolist()
+    block_tok = blocks.block_tok
+    return lambda job: tuple(
+        ids[offsets[job.row] : min(offsets[job.row + 1], offsets[job.row] + job.prompt // block_tok)]
+    )
 
 
 def refusals(requests: RequestTable, replicas: Sequence[Replica]) -> list[int] | None:

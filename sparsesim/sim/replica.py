@@ -11,13 +11,14 @@ TIE_S after it, so arrivals that tie with it are delivered first.
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from simpy import Environment
 from simpy.events import NORMAL
@@ -45,6 +46,8 @@ class ReplicaSpec:
         state_slots: sequences whose SSM state fits, None where there is no state.
         kv_windows: one entry per group of layers that takes blocks of its own from the pool: inf, or the window
             beyond which a sequence gives blocks back (it then holds ceil(window / block_tok) + 1). Empty: no KV.
+        prefix_cache: keep the KV of prompts for those that begin alike: off, in the pool (evicted when room is
+            needed), or unbounded (nothing is ever forgotten).
 
     """
 
@@ -54,6 +57,7 @@ class ReplicaSpec:
     block_tok: int = 16
     state_slots: int | None = None
     kv_windows: tuple[float, ...] = (math.inf,)
+    prefix_cache: Literal["off", "pool", "unbounded"] = "off"
 
 
 class Queue(Protocol):
@@ -226,9 +230,11 @@ class Replica(ABC):
         rest = iterations % self.block_tok
         return iterations // self.block_tok * self.phased + sum(self.phase[start : start + rest])
 
-    def affordable(self) -> int:
-        """Iterations until the decoding sequences find the pool empty."""
-        rounds, left = divmod(self.free, self.phased)
+    def affordable(self, free: int) -> int:
+        """Iterations until the decoding sequences have taken more than `free` blocks."""
+        if not self.phased:
+            return sys.maxsize
+        rounds, left = divmod(free, self.phased)
         iterations = rounds * self.block_tok
         start = self.step % self.block_tok
         for need in self.phase[start : start + self.block_tok]:
@@ -237,6 +243,16 @@ class Replica(ABC):
             left -= need
             iterations += 1
         return iterations
+
+    def cached_tok(self, job: Job) -> int:
+        """Leading tokens of a request that need not be computed here; 0 without a prefix cache."""
+        del job
+        return 0
+
+    @property
+    def used_blocks(self) -> int:
+        """KV blocks in use at the latest boundary."""
+        return self.kv_blocks - self.free
 
     # ---- membership of the decode batch
 
@@ -349,7 +365,7 @@ class Replica(ABC):
         if most is not None and most < m:
             m = most
         if self.free < self.phased * (m // self.block_tok + 1):
-            m = min(m, self.affordable())
+            m = min(m, self.affordable(self.free))
         decoding = self.decoding
         if self.plain:
             line = self.lines.get(decoding) or self.line(decoding)
@@ -516,8 +532,7 @@ class Replica(ABC):
     def finish(self, job: Job) -> None:
         """The request has its last token."""
         self.leave(job)
-        self.free += job.blocks
-        del self.running[job]
+        self.release(job)
         self.outstanding -= 1
         self.finished(job, self.time)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,6 +79,11 @@ def check(requests: RequestTable, replicas: Sequence[ReplicaSpec]) -> None:
                     hint="at least 0 blocks of 1 tok",
                 )
             )
+        cached = requests.prefix_blocks if spec.prefix_cache != "off" else None
+        if cached is not None and (cached.block_tok % spec.block_tok or spec.kv_windows != (math.inf,)):
+            text = f"prefix blocks of {cached.block_tok} tok on blocks of {spec.block_tok}, windows {spec.kv_windows}"
+            hint = "whole blocks of full attention, one group"
+            problems.append(Problem(text, path=f"replicas[{i}].prefix_cache", hint=hint))
     if problems:
         raise InputError(problems)
 

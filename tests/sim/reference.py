@@ -35,6 +35,8 @@ class Seq:
     outcome: str = "unfinished"
     token_s: list = field(default_factory=list)
     held: int = 0
+    cached: int = 0
+    shared: list = field(default_factory=list)
 
     @property
     def known(self):
@@ -69,6 +71,9 @@ class Replica:
     @property
     def outstanding(self):
         return len(self.waiting) + len(self.running)
+
+    def forget(self, seq):
+        """What is shared is given back; nothing without a cache."""
 
     # time
     def costs(self, batch):
@@ -110,6 +115,7 @@ class Replica:
     def retire(self, now):
         for seq in [s for s in self.running if s.generated == s.output]:
             self.running.remove(seq)
+            self.forget(seq)
             seq.held = 0
             self.sim.finished(seq, now)
 
@@ -132,13 +138,14 @@ class Continuous(Replica):
                     budget += entry[1]
                 i -= self.running.index(victim) < i
                 self.running.remove(victim)
+                self.forget(victim)
                 victim.held, victim.computed, victim.decodes = 0, 0, False
                 victim.preemptions += 1
                 self.waiting.insert(0, victim)
                 q = min(seq.known - seq.computed, budget)
             if seq not in self.running:
                 continue
-            seq.held = self.need(seq.computed + q)
+            self.granted(seq, q)
             batch.append((seq, q))
             budget -= q
             i += 1
@@ -149,16 +156,91 @@ class Continuous(Replica):
         places = min(rules.max_running, math.inf if self.spec.state_slots is None else self.spec.state_slots)
         while self.waiting and budget > 0 and len(self.running) < places:
             seq = self.waiting[0]
-            q = min(seq.known, budget)
-            if self.need(q) > self.free:
+            q = self.enter(seq, budget, now)
+            if not q:
                 break
-            self.running.append(self.waiting.pop(0))
-            seq.held = self.need(q)
             batch.append((seq, q))
             budget -= q
             if math.isnan(seq.admitted_s):
                 seq.admitted_s = now
         return batch
+
+    def granted(self, seq, q):
+        """A running request takes the blocks of its next tokens."""
+        seq.held = self.need(seq.computed + q)
+
+    def enter(self, seq, budget, now):
+        """Tokens of the first chunk of the first waiting request, 0 where there is no room."""
+        q = min(seq.known, budget)
+        if self.need(q) > self.free:
+            return 0
+        self.running.append(self.waiting.pop(0))
+        self.granted(seq, q)
+        return q
+
+
+class Cached(Continuous):
+    """vLLM V1's rules with a prefix cache: ids with their users, and the idle ones in order of last use."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.users, self.idle = {}, []
+        self.id_tok = self.sim.table.prefix_blocks.block_tok
+
+    def ids(self, seq):
+        return self.sim.table.prefix_blocks.of(seq.row).tolist()[: seq.prompt // self.id_tok]
+
+    @property
+    def free(self):
+        shared = sum(len(s.shared) for s in self.running)
+        private = sum(s.held for s in self.running) - shared * self.need(self.id_tok)
+        return self.spec.kv_blocks - private - (len(self.users) - len(self.idle)) * self.need(self.id_tok)
+
+    def evict(self):
+        while self.spec.prefix_cache == "pool" and len(self.idle) * self.need(self.id_tok) > self.free:
+            del self.users[self.idle.pop(0)]
+
+    def schedule(self, now):
+        self.evict()
+        return super().schedule(now)
+
+    def hold(self, seq, tokens):
+        for one in self.ids(seq)[len(seq.shared) : tokens // self.id_tok]:
+            if one not in self.users:
+                self.users[one] = 1
+                seq.shared.append(one)
+
+    def forget(self, seq):
+        for one in reversed(seq.shared):
+            self.users[one] -= 1
+            if not self.users[one]:
+                self.idle.append(one)
+        seq.shared = []
+
+    def granted(self, seq, q):
+        super().granted(seq, q)
+        if not seq.decodes:
+            self.hold(seq, seq.computed + q)
+        self.evict()
+
+    def enter(self, seq, budget, now):
+        hits = list(itertools.takewhile(lambda one: one in self.users, self.ids(seq)))
+        hits = hits[: (seq.known - 1) // self.id_tok]
+        cached = len(hits) * self.id_tok
+        q = min(seq.known - cached, budget)
+        busy = sum(one not in self.idle for one in hits)
+        if self.need(cached + q) - busy * self.need(self.id_tok) > self.free:
+            return 0
+        for one in hits:
+            self.users[one] += 1
+            if one in self.idle:
+                self.idle.remove(one)
+        seq.shared, seq.computed = hits, cached
+        if math.isnan(seq.admitted_s):
+            seq.cached = cached
+        self.running.append(self.waiting.pop(0))
+        self.granted(seq, q)
+        return q
 
 
 class Static(Replica):
@@ -205,7 +287,10 @@ class Reference:
 
     def __init__(self, table, specs, router, scheduler):
         self.table, self.router = table, router
-        self.replicas = [KINDS[scheduler.kind](self, i, spec, scheduler) for i, spec in enumerate(specs)]
+        kind = KINDS[scheduler.kind]
+        if specs[0].prefix_cache != "off" and kind is Continuous:
+            kind = Cached
+        self.replicas = [kind(self, i, spec, scheduler) for i, spec in enumerate(specs)]
         self.events, self.ids, self.turn, self.now = [], itertools.count(), -1, 0.0
         rows = zip(table.prompt_tok.tolist(), table.output_tok.tolist(), table.priority.tolist(), strict=True)
         self.seqs = [Seq(i, p, o, rank, math.nan) for i, (p, o, rank) in enumerate(rows)]

@@ -17,7 +17,7 @@ from sparsesim.sim.routers.round_robin import RoundRobin
 from sparsesim.sim.run import close, run
 from sparsesim.sim.schedulers.continuous import Continuous
 from sparsesim.sim.schedulers.static import Static
-from sparsesim.workload.requests import RequestTable
+from sparsesim.workload.requests import PrefixBlocks, RequestTable
 
 INF = math.inf
 MODELS = st.sampled_from(
@@ -51,20 +51,39 @@ def tables(draw, replicas):
         others["concurrency"] = draw(st.integers(1, 8))
     if mode == "sessions":
         others["follows"] = np.array([draw(st.integers(-1, i - 1)) if i else -1 for i in range(count)])
-    return RequestTable.of(arrival, ints(1, 120), ints(1, 60), **others)
+    prompt = ints(1, 120)
+    if draw(st.booleans()):
+        others["prefix_blocks"] = draw(prefixes(prompt))
+    return RequestTable.of(arrival, prompt, ints(1, 60), **others)
 
 
 @st.composite
-def specs(draw, count):
+def prefixes(draw, prompt):
+    """Block ids of prompts that follow one of three conversations for a while, and then nobody."""
+    block_tok = draw(st.sampled_from([16, 32]))
+    rows = []
+    for row, tokens in enumerate(prompt.tolist()):
+        blocks = -(-tokens // block_tok)
+        talk, shared = draw(st.integers(1, 3)), draw(st.integers(0, blocks))
+        rows.append([talk * 100 + i if i < shared else (row + 1) * 1000 + i for i in range(blocks)])
+    offsets = np.cumsum([0, *map(len, rows)])
+    return PrefixBlocks(np.array([one for row in rows for one in row], np.int64), offsets, block_tok)
+
+
+@st.composite
+def specs(draw, count, blocks):
     """Replicas from roomy to so tight that requests are preempted again and again."""
     block_tok = draw(st.sampled_from([1, 4, 16]))
+    cached = blocks is not None and draw(st.booleans())
+    windows = st.sampled_from([(INF,), (INF,), (), (INF, 24.0), (32.0,), (INF, INF, 7.0)])
     spec = ReplicaSpec(
         draw(MODELS),
         kv_blocks=draw(st.integers(150, 600)) // block_tok,
         max_context=draw(st.sampled_from([150, 1000])),
         block_tok=block_tok,
         state_slots=draw(st.sampled_from([None, None, 0, 3])),
-        kv_windows=draw(st.sampled_from([(INF,), (INF,), (), (INF, 24.0), (32.0,), (INF, INF, 7.0)])),
+        kv_windows=(INF,) if cached else draw(windows),
+        prefix_cache=draw(st.sampled_from(["pool", "unbounded"])) if cached else "off",
     )
     return [spec] * count
 
@@ -96,6 +115,7 @@ def assert_same(records, reference):
         "outcome": [s.outcome for s in seqs],
         "replica": [s.replica for s in seqs],
         "preemptions": [s.preemptions for s in seqs],
+        "cached_tok": [s.cached for s in seqs],
     }.items():
         assert requests[name].tolist() == values, name
     for name, values in {
@@ -127,7 +147,7 @@ def assert_same_steps(records, replica):
 def test_leaps_equal_single_iterations(data):
     count = data.draw(st.integers(1, 3))
     table = data.draw(tables(count))
-    replicas = data.draw(specs(count))
+    replicas = data.draw(specs(count, table.prefix_blocks))
     scheduler, router = data.draw(SCHEDULERS), data.draw(ROUTERS)
     fleet = Fleet(table, replicas, router, scheduler)
     run(fleet, None)

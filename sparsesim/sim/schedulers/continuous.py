@@ -49,7 +49,11 @@ class Continuous(Scheduler):
 
     def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec) -> ContinuousReplica:
         """A replica that batches continuously."""
-        return ContinuousReplica(fleet, index, spec, self)
+        if spec.prefix_cache == "off" or fleet.table.prefix_blocks is None:
+            return ContinuousReplica(fleet, index, spec, self)
+        from sparsesim.sim.caching import CachingReplica
+
+        return CachingReplica(fleet, index, spec, self)
 
 
 class RankQueue:
@@ -203,14 +207,19 @@ class ContinuousReplica(Replica):
             if job in self.running:
                 granted[job] = need
                 promised += need
+                self.make_room(self.free - promised)
         job_left = self.prefilling
         if job_left is not None and self.token_budget > self.decoding:
-            q, _ = self.take_chunk(job_left, self.token_budget - self.decoding, 0)
+            free = self.free - (self.phase[self.step % self.block_tok] if self.decoding else 0)
+            q, _ = self.take_chunk(job_left, self.token_budget - self.decoding, free)
             self.mixed_step([(job_left, q)])
         elif self.decoding:
             self.leap(most=1)
         else:
             self.plan()
+
+    def make_room(self, free: int) -> None:
+        """Blocks were granted; `free` are left. A prefix cache gives way here."""
 
     def next_blocks(self, job: Job) -> int:
         """Blocks that a running request takes in the next iteration."""

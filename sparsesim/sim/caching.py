@@ -1,0 +1,136 @@
+"""Continuous batching with a prefix cache.
+
+A request that enters skips the leading blocks of its prompt that are held, all but its last token, which must be
+computed for there to be a next one. Blocks are held from the moment at which their computation is scheduled (vLLM V1,
+KVCacheManager.allocate_slots). Idle blocks count as free: the leap's arithmetic stays as it is, and they are evicted
+at the boundary at which the pool has no other block left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sparsesim.sim.prefix import PrefixCache
+from sparsesim.sim.replica import ReplicaSpec
+from sparsesim.sim.request import Job
+from sparsesim.sim.schedulers.continuous import Continuous, ContinuousReplica
+
+if TYPE_CHECKING:
+    from sparsesim.sim.fleet import Fleet
+
+
+class CachingReplica(ContinuousReplica):
+    """A continuously batching replica that keeps prefixes."""
+
+    __slots__ = ("cache", "id_tok")
+
+    def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec, rules: Continuous) -> None:
+        super().__init__(fleet, index, spec, rules)
+        assert fleet.table.prefix_blocks is not None
+        self.id_tok = fleet.table.prefix_blocks.block_tok
+        self.cache = self.empty_cache()
+
+    def empty_cache(self) -> PrefixCache:
+        """A cache that holds nothing."""
+        return PrefixCache(self.blocks(self.id_tok), self.spec.prefix_cache == "unbounded")
+
+    def reset(self, time_s: float) -> None:
+        """An empty batch, pool and cache."""
+        super().reset(time_s)
+        if hasattr(self, "cache"):
+            self.cache = self.empty_cache()
+
+    def cached_tok(self, job: Job) -> int:
+        """Leading tokens of the request that need not be computed here."""
+        return self.cache.match(job.hashes[: (job.target - 1) // self.id_tok]) * self.id_tok
+
+    def entry(self, job: Job, budget: int) -> tuple[int, int, int]:
+        """Ids it would reuse, tokens of its first chunk, and blocks that this takes from what counts as free."""
+        hits = self.cached_tok(job) // self.id_tok
+        cached = hits * self.id_tok
+        q = min(job.target - cached, budget)
+        shared = hits - self.cache.idle_among(job.hashes[:hits])
+        return hits, q, self.blocks(cached + q) - shared * self.cache.kv_blocks
+
+    def admissible(self, job: Job, boundary: int) -> bool:
+        """Whether it may enter; where it would reuse idle ids, that is only known at the boundary."""
+        budget = self.token_budget - self.decoding
+        if budget <= 0 or len(self.running) >= self.places:
+            return False
+        hits, _, need = self.entry(job, budget)
+        return self.cache.idle_among(job.hashes[:hits]) > 0 or need <= self.free - self.grown(boundary + 1)
+
+    def leap(self, most: int | None = None) -> None:
+        """Leap, but not past an eviction while the first in the queue waits.
+
+        A chunk that starts after fewer cached tokens also ends earlier: losing an idle id can let it in.
+        """
+        if self.waiting and self.cache.idle and most is None and not self.cache.unbounded:
+            most = self.affordable(self.free - len(self.cache.idle) * self.cache.kv_blocks)
+        super().leap(most)
+
+    def admit(self, free: int) -> list[tuple[Job, int]]:
+        """The chunks of an iteration; what the decoding ones take goes before what the cache keeps."""
+        self.cache.shrink(free)
+        budget = self.token_budget - self.decoding
+        chunks: list[tuple[Job, int]] = []
+        job = self.prefilling
+        if job is not None and budget:
+            q, free = self.take_chunk(job, budget, free)
+            chunks.append((job, q))
+            budget -= q
+        while self.waiting and budget > 0 and len(self.running) < self.places:
+            job = self.waiting[0]
+            hits, q, need = self.entry(job, budget)
+            if need > free:
+                break
+            self.waiting.popleft()
+            self.running[job] = None
+            free -= need
+            self.enter(job, hits, q, need)
+            self.cache.shrink(free)
+            chunks.append((job, q))
+            budget -= q
+        return chunks
+
+    def enter(self, job: Job, hits: int, q: int, need: int) -> None:
+        """Take what is cached and the blocks of the first chunk."""
+        reused = job.hashes[:hits]
+        self.cache.use(reused)
+        job.computed = hits * self.id_tok
+        job.held = reused
+        self.free -= need
+        job.blocks = self.blocks(job.computed + q)
+        self.prefilling = job if job.computed + q < job.target else None
+        self.keep(job, job.computed + q)
+        if not job.preemptions:
+            self.admitted[job.row] = self.time
+            self.requests.cached[job.row] = job.computed
+
+    def keep(self, job: Job, tokens: int) -> None:
+        """Hold the blocks of its prompt that are full once `tokens` are computed."""
+        job.held += self.cache.add(job.hashes[len(job.held) : tokens // self.id_tok])
+
+    def take_chunk(self, job: Job, budget: int, free: int) -> tuple[int, int]:
+        """Take blocks for a chunk; its tokens and the blocks left."""
+        q, free = super().take_chunk(job, budget, free)
+        self.keep(job, job.computed + q)
+        self.cache.shrink(free)
+        return q, free
+
+    def advance(self) -> None:
+        """Apply the leap; what decoding took may have been an idle block, before any request gave blocks back."""
+        self.make_room(self.free - self.grown(self.iterations))
+        super().advance()
+
+    def make_room(self, free: int) -> None:
+        """Evict what no longer counts as free."""
+        self.cache.shrink(free)
+
+    def release(self, job: Job) -> None:
+        """Give back the request's own blocks, and the shared ones that nobody else uses."""
+        idle = self.cache.release(job.held)
+        self.free += job.blocks - (len(job.held) - idle) * self.cache.kv_blocks
+        job.held = ()
+        job.blocks = 0
+        del self.running[job]

@@ -1,0 +1,72 @@
+"""The prefix cache of a replica: KV of prompt blocks that stays when its requests are gone, until room is needed.
+
+Blocks are named by ids (hashes of everything up to and including the block), as in the Mooncake traces; each stands
+for a fixed number of tokens. An id in use has a reference count; one that nobody uses is idle, and the least recently
+used idle one goes first when the pool needs room (vLLM V1's rule: a request's last blocks go before its first).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+
+class PrefixCache:
+    """Which ids are held, by how many requests, and in which order they may go.
+
+    Attributes:
+        kv_blocks: pool blocks that one id occupies.
+        unbounded: nothing is ever evicted, as if an endless tier stood behind the pool.
+
+    """
+
+    __slots__ = ("idle", "kv_blocks", "unbounded", "users")
+
+    def __init__(self, kv_blocks: int, unbounded: bool) -> None:
+        self.kv_blocks = kv_blocks
+        self.unbounded = unbounded
+        self.users: dict[int, int] = {}
+        self.idle: OrderedDict[int, None] = OrderedDict()
+
+    def match(self, ids: Sequence[int]) -> int:
+        """How many leading ids are held."""
+        users = self.users
+        for place, one in enumerate(ids):
+            if one not in users:
+                return place
+        return len(ids)
+
+    def idle_among(self, ids: Iterable[int]) -> int:
+        """How many of the ids are idle: using them again takes their room from what counts as free."""
+        idle = self.idle
+        return sum(one in idle for one in ids) if idle else 0
+
+    def use(self, ids: Iterable[int]) -> None:
+        """One more request uses each of these held ids."""
+        for one in ids:
+            self.users[one] += 1
+            self.idle.pop(one, None)
+
+    def add(self, ids: Iterable[int]) -> tuple[int, ...]:
+        """Hold the ids that are not yet held, each with one user; those added."""
+        added = tuple(one for one in dict.fromkeys(ids) if one not in self.users)
+        self.users.update(dict.fromkeys(added, 1))
+        return added
+
+    def release(self, ids: Sequence[int]) -> int:
+        """One request fewer uses each of these ids; how many became idle."""
+        before = len(self.idle)
+        for one in reversed(ids):
+            self.users[one] -= 1
+            if not self.users[one]:
+                self.idle[one] = None
+        return len(self.idle) - before
+
+    def shrink(self, free_blocks: int) -> None:
+        """Evict idle ids until they fit the blocks that count as free."""
+        if self.unbounded:
+            return
+        room = max(free_blocks, 0) // self.kv_blocks
+        while len(self.idle) > room:
+            gone, _ = self.idle.popitem(last=False)
+            del self.users[gone]
