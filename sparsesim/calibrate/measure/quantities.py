@@ -100,8 +100,8 @@ def _state(bench: GpuBench) -> dict[str, str]:
 def _held(bench: GpuBench) -> Quantity:
     """Nothing runs, but a process holds the device: a context exists, its memory is full of buffers."""
     torch.cuda.synchronize()
-    time.sleep(6.0)
-    return Quantity("W", [bench.probe.mean_power_w(1.0) for _ in range(3)], "CUDA context, nothing run for 6 s")
+    time.sleep(4.0)
+    return Quantity("W", [bench.probe.mean_power_w(1.0) for _ in range(2)], "CUDA context, nothing run for 4 s")
 
 
 def _after_work(bench: GpuBench) -> Quantity:
@@ -117,7 +117,7 @@ def _after_work(bench: GpuBench) -> Quantity:
 def _active_idle(bench: GpuBench) -> Quantity:
     """Held ready: an empty step every 2 ms keeps the clocks up."""
     _work(0.6)
-    stop = time.perf_counter() + 4.2
+    stop = time.perf_counter() + 2.9
     x = torch.zeros(32, device="cuda")
     values = []
     time.sleep(0.5)
