@@ -1,6 +1,6 @@
 """Boards under MLC: two constants from 14 published decode rows; `python -m sparsesim.cost.edge.mlc`.
 
-A token's time is the sum of the model's own kernels (4-bit weights, LM head included) in the forms of `cost.forms`, with
+A token's time is the sum of the model's own kernels (4-bit weights, LM head included) in `cost.forms`, with
 
     start_s         a kernel's fixed time at the reference clock, longer as the GPU's clock is lower: start_s f_ref / f
     host_per_logit  sampling on the host, for each entry of the vocabulary

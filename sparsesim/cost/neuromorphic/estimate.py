@@ -32,8 +32,8 @@ METHODS: tuple[Method, ...] = ("events", "published")
 class NeuromorphicEstimate:
     """A model on an event-driven device in one phase, batch 1.
 
-    `time_per_token_s` is the interval between tokens; `total_s` that of `length_tok` tokens of the phase, the filling of
-    the pipeline included. `energy_j` is J/token by component; `constant_power_j` J/token by the published variant.
+    `time_per_token_s` is the interval between tokens; `total_s` that of `length_tok` tokens of the phase, the filling
+    of the pipeline included. `energy_j` is J/token by component; `constant_power_j` J/token by the published variant.
     `mac_ratio` is executed over dense multiply-adds: of the slowest layer in prefill, of the model in generate.
     """
 

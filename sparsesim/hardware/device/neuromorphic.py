@@ -1,4 +1,4 @@
-"""Chips whose cores hold their weights: event-driven (Loihi, SpiNNaker) or arrays without outside memory (NorthPole)."""
+"""Chips whose cores hold their weights: event-driven (Loihi, SpiNNaker) or arrays with no other memory (NorthPole)."""
 
 from __future__ import annotations
 
