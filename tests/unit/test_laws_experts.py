@@ -19,9 +19,7 @@ def test_two_of_three_by_hand() -> None:
 
 @given(experts=st.integers(4, 64), exponent=st.floats(0.0, 2.0), data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_inclusion_sums_to_top_k_and_keeps_the_order(
-    experts: int, exponent: float, data: st.DataObject
-) -> None:
+def test_inclusion_sums_to_top_k_and_keeps_the_order(experts: int, exponent: float, data: st.DataObject) -> None:
     top_k = data.draw(st.integers(1, min(8, experts)))
     inclusion = laws.inclusion_probabilities(laws.zipf_popularity(experts, exponent), top_k)
     assert inclusion.sum() == pytest.approx(top_k, rel=1e-6)

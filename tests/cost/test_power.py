@@ -1,0 +1,43 @@
+"""Power under a cap."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsesim.cost.power import PowerModel, clock_under_cap, one_clock_under_cap
+
+POWER = PowerModel(100.0, 70.0, 400.0, 1e-10, 1e-10, 1e-9, {"bf16": 1e-12}, 1.0)
+
+
+def test_a_hand_solved_clock() -> None:
+    """All of 1 s computes, 600 J of core energy at full clock, m = 1: P(f) = 100 + 600 f^2 = 400 at f = sqrt(1/2)."""
+    assert float(clock_under_cap(1.0, 1.0, 600.0, 0.0, POWER)) == pytest.approx(0.5**0.5, rel=1e-9)
+
+
+def test_below_the_cap_nothing_happens() -> None:
+    assert float(clock_under_cap(1.0, 1.0, 250.0, 40.0, POWER)) == 1.0
+
+
+@given(
+    time=st.floats(1e-4, 1.0),
+    part=st.floats(0.05, 1.0),
+    core_w=st.floats(0.0, 900.0),
+    rest_w=st.floats(0.0, 250.0),
+)
+def test_power_meets_the_cap_and_both_solvers_agree(time: float, part: float, core_w: float, rest_w: float) -> None:
+    core_s, core_j, rest_j = part * time, core_w * time, rest_w * time
+    clock = float(clock_under_cap(time, core_s, core_j, rest_j, POWER))
+    stretched = time + core_s * (1 / clock - 1)
+    watts = POWER.static_w + (core_j * clock**POWER.exponent + rest_j) / stretched
+    assert watts <= POWER.cap_w * (1 + 1e-6)
+    if POWER.static_w + core_w + rest_w > POWER.cap_w:
+        assert clock < 1
+        assert one_clock_under_cap(time, core_s, core_j, rest_j, POWER) == pytest.approx(clock, rel=1e-6)
+
+
+def test_a_lower_cap_is_slower() -> None:
+    caps = [PowerModel(100.0, 70.0, cap, 1e-10, 1e-10, 1e-9, {"bf16": 1e-12}, 1.3) for cap in (300.0, 350.0, 500.0)]
+    clocks = [float(clock_under_cap(1.0, 0.8, 500.0, 50.0, power)) for power in caps]
+    assert clocks == sorted(clocks)
+    assert np.all(np.diff(clocks) > 0)

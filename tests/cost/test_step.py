@@ -1,0 +1,91 @@
+"""Tabulated steps agree with the cost core, task by task."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sparsesim.cost.accumulate import finished, finished_one, price, totals
+from sparsesim.cost.breakdown import at_context, bound_shares, half_width, step
+from sparsesim.cost.kernel import CostModel
+from sparsesim.cost.step import ReplicaSteps
+from sparsesim.hardware.engine import load_engine
+from sparsesim.model.arch import Batch, Chunk
+from sparsesim.model.setting import Setting
+from sparsesim.model.zoo import load_model
+
+MODELS = [("llama-3.1-8b", 1), ("qwen3-30b-a3b", 2), ("samba-421m", 1), ("mamba2-2.7b", 1), ("jamba-v0.1", 2)]
+
+
+def steps_of(costs: CostModel, name: str, tp: int) -> ReplicaSteps:
+    model = load_model(name)
+    return ReplicaSteps(model, Setting(tp=tp, precision=model.precision), costs, load_engine("vllm"), tp)
+
+
+def direct(steps: ReplicaSteps, batch: Batch, sequences: int) -> list[float]:
+    """The step priced from its tasks, nothing tabulated."""
+    priced = price(steps.model.tasks(batch, steps.setting), steps.costs)
+    total = totals(priced, steps.engine)
+    host = steps.engine.host_s(sequences, steps.model.vocab)
+    graph = np.asarray(float(batch.tokens) <= steps.engine.graph_tok.value)
+    values = finished(total, np.asarray(host), graph, steps.engine, steps.costs.power)
+    values[1:] *= steps.devices
+    return list(values)
+
+
+@pytest.mark.parametrize(("name", "tp"), MODELS)
+@pytest.mark.parametrize("sequences", [1, 7, 64, 200])
+@pytest.mark.parametrize("context", [3.0, 130.0, 1777.0, 2500.0])
+def test_decode_curves_are_within_a_thousandth_of_the_core(
+    costs: CostModel, name: str, tp: int, sequences: int, context: float
+) -> None:
+    steps = steps_of(costs, name, tp)
+    expected = direct(steps, Batch(decode=float(sequences), context=context), sequences)
+    assert at_context(steps, sequences, context) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "tp"), MODELS)
+def test_a_mixed_step_is_the_sum_of_its_tasks(costs: CostModel, name: str, tp: int) -> None:
+    steps = steps_of(costs, name, tp)
+    knot = float(steps.knots[len(steps.knots) // 2])
+    batch = Batch(decode=5.0, context=knot, chunks=(Chunk(300.0, 300.0), Chunk(100.0, 900.0)), sampled=7.0)
+    contexts = tuple(min(knot, window) for window in steps.windows)
+    values = steps.mixed(5, contexts, [(300, 300), (100, 900)], 7)
+    assert list(values) == pytest.approx(direct(steps, batch, 7), rel=1e-9)
+
+
+def test_component_energies_add_up_to_power_under_the_cap(costs: CostModel) -> None:
+    steps = steps_of(costs, "llama-3.1-8b", 1)
+    for tokens in (64, 512, 4096):
+        values = steps.mixed(0, (0.0,), [(tokens, tokens)], 1)
+        watts = sum(values[1:]) / values[0]
+        assert costs.power.static_w < watts <= costs.power.cap_w * (1 + 1e-9)
+
+
+def test_one_step_in_plain_floats_is_the_vectorised_one(costs: CostModel) -> None:
+    engine = load_engine("vllm")
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        time = rng.uniform(1e-3, 0.1)
+        total = np.array([time, time * rng.uniform(), 700 * time * rng.uniform(), 300 * time * rng.uniform(), 0.1, 300])
+        for graph in (True, False):
+            wide = finished(total, np.asarray(1e-3), np.asarray(graph), engine, costs.power)
+            assert finished_one(total.tolist(), 1e-3, graph, engine, costs.power) == pytest.approx(list(wide), rel=1e-6)
+
+
+def test_data_parallel_attention_halves_what_a_rank_holds(costs: CostModel) -> None:
+    model, engine = load_model("qwen3-8b"), load_engine("vllm")
+    one = ReplicaSteps(model, Setting(precision=model.precision), costs, engine, 1)
+    two = ReplicaSteps(model, Setting(dp=2, precision=model.precision), costs, engine, 2)
+    host = engine.host_per_sequence.value * 32
+    assert at_context(two, 64, 500.0)[0] == pytest.approx(at_context(one, 32, 500.0)[0] + host, rel=1e-6)
+
+
+def test_a_breakdown_explains_its_step(costs: CostModel) -> None:
+    steps = steps_of(costs, "qwen3-30b-a3b", 2)
+    one = step(steps, "decode", Batch(decode=16.0, context=1000.0))
+    kernels = sum(item.task.count * (float(item.cost.time_s) + steps.engine.gap.value) for item in one.priced)
+    assert one.time_s == pytest.approx(kernels + steps.engine.host_s(16, steps.model.vocab), rel=0.01)
+    assert sum(bound_shares(steps, one.priced).values()) == pytest.approx(1.0)
+    assert 0 < half_width(steps, one.priced, one.time_s) < 0.7
+    assert math.isclose(sum(one.energy_j.values()), sum(at_context(steps, 16, 1000.0)[1:]), rel_tol=1e-9)

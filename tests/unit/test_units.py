@@ -1,0 +1,54 @@
+"""Quantities: pint is the oracle wherever it knows the unit."""
+
+import math
+
+import pint
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsesim import units
+
+REGISTRY = pint.UnitRegistry()
+PINT = {"time": "second", "frequency": "hertz", "power": "watt", "energy": "joule"}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "unit"),
+    [(d, u) for d in PINT for u in units.DIMENSIONS[d] if u not in ("µs", "d", "µJ", "µW", "KHz", "KW", "KJ")],
+)
+def test_units_agree_with_pint(dimension: str, unit: str) -> None:
+    expected = REGISTRY.Quantity(3.5, unit).to(PINT[dimension]).magnitude
+    assert units.parse(f"3.5 {unit}", dimension) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "dimension", "value"),
+    [
+        ("3.35 TB/s", "bandwidth", 3.35e12),
+        ("400 Gbit/s", "bandwidth", 50e9),
+        ("80 GiB", "bytes", 85_899_345_920),
+        ("80 GB", "bytes", 80e9),
+        ("10 pJ/bit", "energy per byte", 80e-12),
+        ("989 TFLOP/s", "compute", 989e12),
+        ("2.5 USD/h", "price", 2.5 / 3600),
+        ("300 gCO2e/kWh", "carbon intensity", 300 / 3.6e6),
+        ("1e3 tok", "tokens", 1000),
+    ],
+)
+def test_hand_computed_values(text: str, dimension: str, value: float) -> None:
+    assert units.parse(text, dimension) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [3.35, 700, True, None, "700", "700 volts", "W 700", "7 0 W"])
+def test_what_has_no_right_unit_names_the_accepted_ones(wrong: object) -> None:
+    with pytest.raises(ValueError, match="700 W"):
+        units.parse(wrong, "power")
+
+
+@given(
+    st.sampled_from(["time", "bytes", "bandwidth", "power", "energy per byte", "rate", "price"]),
+    st.floats(1e-9, 1e15, allow_subnormal=False),
+)
+def test_what_is_shown_reads_back(dimension: str, value: float) -> None:
+    assert math.isclose(units.parse(units.show(value, dimension, 17), dimension), value, rel_tol=1e-12)
