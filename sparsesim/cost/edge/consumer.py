@@ -80,7 +80,7 @@ def work(row: Row) -> Work:
         static_w=0.0,
         cap_w=np.inf,
         memory_j_per_byte=1.0,
-        compute_j_per_flop={dtype: 1.0 for dtype in ("bf16", "fp32", "fp16")},
+        compute_j_per_flop=dict.fromkeys(("bf16", "fp32", "fp16"), 1.0),
     )
     costs = CostModel(card, card.chip(), Fit(), counted)
     time_s, flop, hbm, _, _ = Single(load_model(row.model), Precision(), costs, load_engine(ENGINE)).prefill(

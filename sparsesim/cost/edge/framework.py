@@ -1,9 +1,9 @@
 """What eager frameworks lose between kernels, from published generate rows; `python -m sparsesim.cost.edge.framework`.
 
-At batch 1 on a small model the device waits for the host: a token takes K (t_kernel + gap) with K the kernels of an eager
-pass, counted from the model's own op list. The gap is what is left of the published time per token, per kernel. The
-MatMul-free reference quantises weights and activations anew in every product (some twenty eager passes each, which our
-list does not hold), so its gap is several times one launch. Rows that are checked, not fitted: prefill of the same pairs.
+At batch 1 on a small model the device waits for the host: a token takes K (t_kernel + gap) with K the kernels of an
+eager pass, counted from the model's own op list. The gap is what is left of the published time per token, per kernel.
+The MatMul-free reference quantises weights and activations anew in every product (some twenty eager passes each, which
+our list does not hold), so its gap is several times one launch. Prefill rows of the same pairs are checks.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def pipeline_bounds(
     if stored > array.memory.value:
         raise DoesNotFitError(
             f"{model.name}: a chip would hold {stored / 1e6:.0f} MB of {dtype} weights ({each} layers or "
-            f"1/{head_chips} of the LM head), {device.name} has {array.memory.value / 1e6:.0f} MB: use more chips or fewer bits"
+            f"1/{head_chips} of the LM head), {device.name} has {array.memory.value / 1e6:.0f} MB: "
+            "use more chips or fewer bits"
         )
     work = _operations(model, setting, each, head_chips, context_tok)
     compute_s, memory_s = work / array.peak[dtype].value, stored / array.bandwidth.value
