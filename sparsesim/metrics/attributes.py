@@ -58,6 +58,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "summary",
         "deployment",
         """
+        step_s | s | Step time | one engine step of the fixed batch | lower
+        tok_per_s | tok/s | Tokens in steps | tokens of such steps back to back, all replicas | higher
+        saturated | | Saturated | whether more arrives than can be served
+        partial | | Interrupted | whether the run was cut short
         duration_s | s | Measured time | measured window: warm-up to end of run
         requests_per_s | requests/s | Request rate | completed requests over the window | higher
         output_tok_per_s | tok/s | Output rate | output tokens made in the window | higher
@@ -82,6 +86,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         energy_j | J | Energy | of all devices in the window, idle time included; devices only | lower
         energy_by_component_j | J | Energy by component | by component; idle is drawn between engine steps
         j_per_output_tok | J/tok | Energy per output token | energy over output tokens made in the window | lower
+        j_per_tok | J/tok | Energy per token | of a step over its tokens | lower
         power_w | W | Power | energy over the window, all devices | lower
         """,
     ),

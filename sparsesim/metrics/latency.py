@@ -31,13 +31,13 @@ def finished(requests: Columns) -> npt.NDArray[np.bool_]:
 
 
 def distribution(values: Floats) -> dict[str, float | None]:
-    """Mean, percentiles (linear between order statistics) and maximum of the numbers that are there."""
+    """Mean, standard deviation, percentiles (linear between order statistics) and maximum of the finite numbers."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
-        return dict.fromkeys(("mean", *(f"p{p}" for p in PERCENTILES), "max"))
+        return dict.fromkeys(("mean", "std", *(f"p{p}" for p in PERCENTILES), "max"))
     points = np.percentile(values, PERCENTILES).tolist()
     named = dict(zip((f"p{p}" for p in PERCENTILES), points, strict=True))
-    return {"mean": float(values.mean()), **named, "max": float(values.max())}
+    return {"mean": float(values.mean()), "std": float(values.std()), **named, "max": float(values.max())}
 
 
 def slo_terms(slo: Slo) -> dict[str, float]:

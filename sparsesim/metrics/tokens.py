@@ -8,6 +8,7 @@ one more gap, over its pause.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +46,16 @@ class Gaps:
         m = self.count
         return float(self.weight @ (self.first_s * m + self.slope_s * m * (m - 1) / 2))
 
+    @property
+    def squares_s2(self) -> float:
+        """The sum of their squares: m*a^2 + 2*a*b*m(m-1)/2 + b^2*m(m-1)(2m-1)/6 for each row."""
+        a, b, m = self.first_s, self.slope_s, self.count
+        return float(self.weight @ (m * a**2 + a * b * m * (m - 1) + b**2 * m * (m - 1) * (2 * m - 1) / 6))
+
     def below(self, limit_s: float) -> float:
         """How many gaps are at most `limit_s`."""
-        steps = np.divide(
-            limit_s - self.first_s, self.slope_s, out=np.full(len(self.count), np.inf), where=self.slope_s > 0
-        )
+        rising = self.slope_s > self.first_s * np.finfo(float).eps  # a smaller slope adds up to nothing
+        steps = np.divide(limit_s - self.first_s, self.slope_s, out=np.full(len(self.count), np.inf), where=rising)
         inside = np.where(limit_s >= self.first_s, np.clip(np.floor(steps) + 1.0, 0.0, self.count), 0.0)
         return float(self.weight @ inside)
 
@@ -64,11 +70,17 @@ class Gaps:
         return high
 
     def distribution(self) -> dict[str, float | None]:
-        """Mean, percentiles and maximum."""
+        """Mean, standard deviation, percentiles and maximum."""
         if self.number == 0:
-            return dict.fromkeys(("mean", *(f"p{p}" for p in PERCENTILES), "max"))
+            return dict.fromkeys(("mean", "std", *(f"p{p}" for p in PERCENTILES), "max"))
         named = {f"p{p}": self.quantile(p / 100) for p in PERCENTILES}
-        return {"mean": self.total_s / self.number, **named, "max": self.quantile(1.0)}
+        mean = self.total_s / self.number
+        return {
+            "mean": mean,
+            "std": math.sqrt(max(self.squares_s2 / self.number - mean**2, 0.0)),
+            **named,
+            "max": self.quantile(1.0),
+        }
 
 
 def token_gaps(records: Records, from_s: float = 0.0) -> Gaps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ NONE = "–"
 _DIMENSIONS = {"s": "time", "J": "energy", "W": "power", "B": "bytes"}
 DIGITS = 3
 SLO_NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "end-to-end time"}
-MARKED_RATIO = 1.02
-"""Two cases nearer than 2 % are called equal in words."""
+EQUAL_RATIO = 1.02
+"""Cases nearer than 2 % are called the same in words."""
 
 
 def shown(value: float | None, unit: str = "") -> str:
@@ -23,12 +24,19 @@ def shown(value: float | None, unit: str = "") -> str:
     if value is None:
         return NONE
     if unit == "share":
-        return f"{100 * value:.{DIGITS}g} %"
+        return f"{_near_all(100 * value) if 99.9 < 100 * value < 100 else f'{100 * value:.{DIGITS}g}'} %"
     head, slash, rest = unit.partition("/")
+    if unit == "s" and value >= 1000:
+        return f"{value:,.0f} s"
     if head in _DIMENSIONS:
         return f"{show(value, _DIMENSIONS[head], DIGITS)}{slash}{rest}"
     number = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.{DIGITS}g}"
     return f"{number} {unit}".strip()
+
+
+def _near_all(percent: float) -> str:
+    """A percentage near 100 with as many nines as it has: 99.98, not 100."""
+    return f"{percent:.{-math.floor(math.log10(100 - percent))}f}"
 
 
 def described(name: str) -> Attribute:
@@ -150,26 +158,53 @@ RANKED = (
     ("output_tok_per_s", "output rate"),
     ("ttft_s.p99", "p99 time to first token"),
     ("tpot_s.p99", "p99 time per output token"),
+    ("ttft_s.mean", "mean time to first token"),
+    ("tpot_s.mean", "mean time per output token"),
     ("j_per_output_tok", "energy per output token"),
+    ("step_s", "step time"),
+    ("j_per_tok", "energy per token"),
 )
+"""Figures that cases are judged by; a mean only where there is no percentile."""
 
 
 def verdict(runs: Sequence[Run]) -> list[str]:
-    """How cases differ, each figure in a sentence: the best, and how the others stand to it."""
-    sentences = []
+    """How cases differ: each figure with the best named and the others beside it; what is the same goes last."""
+    differ, agree = [], []
     for name, text in RANKED:
-        better = described(name).better
-        known = [
-            (value, run.title) for run in runs if (value := figure_of(run.summary, name)) is not None and value > 0
-        ]
-        if len(known) < 2:
+        known = [(value, run) for run in runs if (value := figure_of(run.summary, name)) is not None and value > 0]
+        if len(known) < 2 or (name.endswith(".mean") and figure_of(runs[0].summary, name.replace("mean", "p99"))):
             continue
-        known.sort(reverse=better == "higher")
-        (best, winner), unit = known[0], described(name).unit
-        if max(best, known[-1][0]) / min(best, known[-1][0]) < MARKED_RATIO:
-            sentences.append(f"{text[0].upper()}{text[1:]} is the same for all: {shown(best, unit)}.")
-            continue
-        rest = ", ".join(f"{other} {shown(value, unit)} ({value / best:.2f} x)" for value, other in known[1:])
-        word = "Highest" if better == "higher" else "Lowest"
-        sentences.append(f"{word} {text}: {winner}, {shown(best, unit)}; {rest}.")
-    return sentences
+        known.sort(key=lambda item: item[0], reverse=described(name).better == "higher")
+        if max(known[0][0], known[-1][0]) / min(known[0][0], known[-1][0]) < EQUAL_RATIO:
+            agree.append(f"{text} ({shown(known[0][0], described(name).unit)})")
+        else:
+            differ.append(_ranked(name, text, known))
+    same = f"Nearly the same for all: {', '.join(agree)}." if agree else ""
+    return [part for part in (_slo_of_all(runs), *differ, same) if part]
+
+
+def _ranked(name: str, text: str, known: Sequence[tuple[float, Run]]) -> str:
+    """One figure in a sentence."""
+    (best, winner), unit = known[0], described(name).unit
+    rest = ", ".join(f"{run.title} {shown(value, unit)} ({value / best:.2f} times)" for value, run in known[1:])
+    word = "Highest" if described(name).better == "higher" else "Lowest"
+    doubt = "; their intervals overlap" if _overlap(winner, known[1][1], name) else ""
+    return f"{word} {text}: {winner.title} with {shown(best, unit)}; {rest}{doubt}."
+
+
+def _overlap(first: Run, second: Run, name: str) -> bool:
+    bounds = [(run.summary.get("intervals") or {}).get(name) for run in (first, second)]
+    if not all(bound and bound.get("low") is not None and bound.get("high") is not None for bound in bounds):
+        return False
+    one, other = bounds
+    return bool(one["low"] <= other["high"] and other["low"] <= one["high"])  # type: ignore[index]
+
+
+def _slo_of_all(runs: Sequence[Run]) -> str:
+    judged = [run for run in runs if run.summary.get("slo")]
+    if not judged:
+        return ""
+    met = [run.title for run in judged if run.summary["slo"]["met"]]
+    if len(met) == len(judged):
+        return "The SLO is met by all cases."
+    return f"The SLO is met by {', '.join(met)} only." if met else "The SLO is missed by all cases."

@@ -39,7 +39,15 @@ def test_latencies_by_hand() -> None:
 
 def test_a_distribution_by_hand() -> None:
     found = distribution(np.append(np.arange(101.0), np.nan))
-    assert found == {"mean": 50.0, "p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
+    assert found == {
+        "mean": 50.0,
+        "std": math.sqrt((101**2 - 1) / 12),
+        "p50": 50.0,
+        "p90": 90.0,
+        "p95": 95.0,
+        "p99": 99.0,
+        "max": 100.0,
+    }
     assert distribution(np.array([np.nan]))["p99"] is None
 
 

@@ -56,6 +56,7 @@ def _phase(axis: Any, ops: Columns, phase: str) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlim(*span)
+    axis.minorticks_off()
     _name(axis, ops["part"][shown], intensity, rate, share)
     hidden = 100 * (1 - float(share.sum()))
     style.labels(axis, x="FLOP per byte of device memory", title=phase)

@@ -62,12 +62,17 @@ def colour(case: int) -> str:
 
 
 def svg(made: Any) -> str:
-    """The figure as an SVG element to stand inside a page; the same figure gives the same text."""
+    """The figure as an SVG element to stand inside a page; the same figure gives the same text.
+
+    The canvas is asked directly: `Figure.savefig` draws everything twice.
+    """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
+    made.dpi = 72  # points, in which SVG counts
     with mpl.rc_context({"svg.hashsalt": "sparsesim"}):
-        made.savefig(buffer, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(made).print_svg(buffer, metadata={"Date": None})
     made.set_layout_engine("none")  # the layout stands; finding it again would double the time
     text = buffer.getvalue()
     return text[text.index("<svg") :]
@@ -75,8 +80,11 @@ def svg(made: Any) -> str:
 
 def save(made: Any, element: str, folder: Path, name: str) -> None:
     """Write NAME.png, and NAME.svg of the element that `svg` gave."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     part = folder / f".{name}.part"
     part.write_text(f'<?xml version="1.0" encoding="utf-8"?>\n{element}', encoding="utf-8")
     part.replace(folder / f"{name}.svg")
-    made.savefig(part, format="png", dpi=DPI)
+    made.dpi = DPI
+    FigureCanvasAgg(made).print_png(part)
     part.replace(folder / f"{name}.png")
