@@ -105,6 +105,16 @@ def test_split_experts_over_nodes_visit_a_node_once() -> None:
     assert split.visits.node == pytest.approx(whole.visits.node)
 
 
+def test_the_excess_of_skew_is_proportional_to_tokens_and_zero_when_even() -> None:
+    fabric = TOPOLOGY.fabric()
+    assert group(0.0).extra_s_per_token(7408.0, fabric, "low_latency") == pytest.approx(0.0, abs=1e-15)
+    skewed = group(0.8)
+    extra = skewed.extra_s_per_token(7408.0, fabric, "low_latency")
+    busiest = skewed.imbalance.max()
+    # 8 ranks, one copy a rank in the mean: 7 others send the busiest rank `busiest` copies each, evenly 1
+    assert extra == pytest.approx(7 * (busiest - 1.0) * 7408.0 / 450e9, rel=1e-6)
+
+
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(InputError, match="routes 8 of 128 experts; no expert-parallel group is given"):
         simulate_step(MODEL, SETTING, BATCH, kernel_s, CLUSTER)

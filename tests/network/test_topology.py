@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from sparsesim.errors import InputError
 from sparsesim.families import members
-from sparsesim.hardware.topology import Routes, Topology, load_topology, topology_names
+from sparsesim.hardware.profile import load_device
+from sparsesim.hardware.topology import Routes, Topology, load_topology, own_topology, topology_names
 
 SMALL = ["nvlink-island", "h800-cluster", "ethernet-100g", "ring-8", "torus-4x4x4", "mesh-8x8", "dgx-pair-custom"]
 
@@ -170,3 +171,23 @@ def test_a_figure_without_a_source_is_refused(tmp_path: object) -> None:
     path.write_text(path.read_text().replace("guessed", "datasheet"))
     with pytest.raises(InputError, match="link_energy"):
         load_topology(str(path))
+
+
+def test_a_profile_implies_its_own_node_and_rails_between_nodes() -> None:
+    gpu = load_device("h100-sxm")
+    node = own_topology(gpu, 8)  # type: ignore[arg-type]
+    assert node.kind == "nvlink_island"
+    assert node.network().bandwidth_bytes_per_s == pytest.approx(450e9)
+    cluster = own_topology(gpu, 90)  # type: ignore[arg-type]
+    assert (cluster.kind, cluster.devices) == ("rail_optimised", 96)
+    assert cluster.fabric().nic_bytes_per_s == pytest.approx(50e9)
+    assert own_topology(load_device("gb200"), 72).kind == "nvlink_island"  # type: ignore[arg-type]
+
+
+def test_devices_without_a_link_cannot_be_joined() -> None:
+    alone = load_device("h100-sxm").model_copy(update={"link": None})
+    with pytest.raises(InputError, match="h100-sxm has no link"):
+        own_topology(alone, 2)  # type: ignore[arg-type]
+    local = load_device("h100-sxm").model_copy(update={"nic": None})
+    with pytest.raises(InputError, match="h100-sxm has no NIC"):
+        own_topology(local, 16)  # type: ignore[arg-type]

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsesim import laws
+from sparsesim.cost.network.moe import Mode, dispatch_loads
 from sparsesim.cost.network.placement import Assignment, Placement
 from sparsesim.cost.network.routing import Routing, Visits, visits
 from sparsesim.errors import InputError, Problem
+from sparsesim.hardware.topology import Fabric
 
 Floats = NDArray[np.float64]
 SHUFFLE_SEED = 20231001
@@ -74,6 +76,15 @@ class ExpertParallel:
         return ExpertParallel(
             Routing(inclusion, self.routing.top_k, groups, limit), level, self.gpus_per_node, self.ways
         )
+
+    def extra_s_per_token(self, token_bytes: float, fabric: Fabric, mode: Mode) -> float:
+        """Seconds that dispatch (or combine) of one token per rank takes beyond an even one: the busiest port's excess.
+
+        Transfers are proportional to tokens, so that a step's excess is this times its tokens per rank.
+        """
+        own = dispatch_loads(1.0, self.visits, token_bytes, fabric, mode).transfer_s(fabric)
+        level = dispatch_loads(1.0, self.even.visits, token_bytes, fabric, mode).transfer_s(fabric)
+        return max(max(own) - max(level), 0.0)
 
 
 def expert_parallel(

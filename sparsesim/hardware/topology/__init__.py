@@ -11,7 +11,8 @@ from sparsesim.hardware.topology.base import (
     Topology,
     TopologyFile,
     load_topology,
+    own_topology,
     topology_names,
 )
 
-__all__ = ["Fabric", "Network", "Routes", "Topology", "TopologyFile", "load_topology", "topology_names"]
+__all__ = ["Fabric", "Network", "Routes", "Topology", "TopologyFile", "load_topology", "own_topology", "topology_names"]
