@@ -60,9 +60,7 @@ def nvml_handle() -> tuple[Any, Any]:
     return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
 
 
-def measure_energy(
-    runner: Runner, window_s: float = MINIMUM_WINDOW_S, settle_s: float = 0.4
-) -> EnergyReading:
+def measure_energy(runner: Runner, window_s: float = MINIMUM_WINDOW_S, settle_s: float = 0.4) -> EnergyReading:
     """Run ``runner`` without a pause and read its energy over a window of at least ``window_s`` seconds.
 
     The first ``settle_s`` seconds bring clocks and power to their steady state and are not counted.
@@ -101,9 +99,7 @@ class _Queue:
             self.finished += 1
 
 
-def _next_tick(
-    queue: _Queue, counter_j: Callable[[], float], not_before_s: float
-) -> tuple[float, float, int]:
+def _next_tick(queue: _Queue, counter_j: Callable[[], float], not_before_s: float) -> tuple[float, float, int]:
     """Advance until the counter moves after ``not_before_s``; return time, joules, finished batches."""
     while time.perf_counter() < not_before_s:
         queue.advance()

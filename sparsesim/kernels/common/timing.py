@@ -104,8 +104,7 @@ def time_runners(
         for name, runner in runners.items():
             seconds[name].append(_elapsed_s(runner, replays[name]) / (replays[name] * runner.calls))
     return {
-        name: _summary(seconds[name], replays[name] * runner.calls, runner.mode)
-        for name, runner in runners.items()
+        name: _summary(seconds[name], replays[name] * runner.calls, runner.mode) for name, runner in runners.items()
     }
 
 

@@ -1,0 +1,156 @@
+"""The CUDA C++ kernels of the TwELL family, for Hopper in bf16: where Triton stays below what the chip can do."""
+
+from __future__ import annotations
+
+import functools
+from ctypes import CDLL
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsesim.kernels.common import native
+from sparsesim.kernels.common.requirements import KernelRequirementError, require_tensor
+from sparsesim.kernels.twell.format import TwellFormat
+from sparsesim.kernels.twell.gather import Worklist
+from sparsesim.kernels.twell.pack import processors
+from sparsesim.kernels.twell.weights import FfnWeights
+
+_FOLDER = Path(__file__).parent / "cuda"
+TILE = 256
+"""Columns of a tile of the pack GEMM."""
+
+
+@functools.cache
+def _library(name: str) -> CDLL:
+    missing = native.hopper_missing()
+    if missing is not None:
+        raise KernelRequirementError(f"{name}: {missing}; use the Triton path instead")
+    headers = tuple(sorted(_FOLDER.glob("*.cuh")))
+    return native.library((_FOLDER / f"{name}.cu", *headers))
+
+
+def pack_gate(x: Any, weights: FfnWeights, form: TwellFormat | None = None, out: Any = None) -> Any:
+    """TwELL words of ``relu(x Wg^T)`` by wgmma: int32 ``[M, row_words]``, as ``pack.pack_gate`` but faster.
+
+    Entries of a tile lie in the order of the accumulator fragment, the same in every run, not by column.
+    """
+    form = form or TwellFormat()
+    require_tensor("twell pack (Hopper)", "x", x, (None, weights.width), (torch.bfloat16,))
+    require_tensor("twell pack (Hopper)", "gate", weights.gate, (None, None), (torch.bfloat16,))
+    if form.tile != TILE:
+        raise KernelRequirementError(f"twell pack (Hopper): tile is {form.tile}, must be {TILE}")
+    rows, row_words = x.shape[0], form.row_words(weights.neurons)
+    words = torch.empty(rows, row_words, dtype=torch.int32, device=x.device) if out is None else out
+    status = _library("pack_gate").twell_pack_gate(
+        native.pointer(x),
+        native.pointer(weights.gate),
+        native.pointer(words),
+        rows,
+        weights.neurons,
+        weights.width,
+        row_words,
+        form.words,
+        processors(x),
+        native.current_stream(),
+    )
+    native.check(status, "twell pack (Hopper)")
+    return words
+
+
+TOKENS = 8
+"""Tokens of a group of the stationary pass."""
+_UP_SLOTS, _DOWN_SLOTS = 256, 1024
+_MOST_TILES = 32
+SHARED_BYTES = 227 * 1024
+"""Shared memory that one block may hold on Hopper."""
+MOST_NEURONS = SHARED_BYTES // 32
+"""A slice of 16 columns of Wd for all neurons has to fit."""
+
+
+@dataclass(frozen=True)
+class StationaryLaunch:
+    """``pass_rows`` tokens a pass: each pass reloads the weights (about 20 us) and its partial products want the L2."""
+
+    pass_rows: int = 16384
+
+
+def up_down_stationary(
+    x: Any,
+    words: Any,
+    weights: FfnWeights,
+    work: Worklist,
+    form: TwellFormat | None = None,
+    launch: StationaryLaunch | None = None,
+    out: Any = None,
+    accumulate: bool = False,
+) -> Any:
+    """``sum_j g_tj (x_t . Wu_j) Wd_j`` from TwELL words, weights held in shared memory; ``[M, d]``.
+
+    Groups of eight tokens whose lists do not fit go to ``work`` and stay unwritten. ``accumulate`` adds to ``out``.
+    """
+    form, launch = form or TwellFormat(), launch or StationaryLaunch()
+    require_tensor("twell stationary", "x", x, (None, weights.width), (torch.bfloat16,))
+    tiles, neurons, width = form.tiles(weights.neurons), weights.neurons, weights.width
+    if neurons > MOST_NEURONS or tiles > _MOST_TILES:
+        raise KernelRequirementError(
+            f"twell stationary: F is {neurons} in {tiles} tiles, must be at most {MOST_NEURONS} in {_MOST_TILES}"
+        )
+    rows = x.shape[0]
+    out = torch.empty_like(x) if out is None else out
+    blocks = -(-neurons * 128 // SHARED_BYTES)
+    block_rows = -(-neurons // blocks)
+    groups = -(-min(rows, launch.pass_rows) // TOKENS)
+    sizes = (
+        (groups * blocks * _UP_SLOTS, torch.int16),
+        (groups * blocks, torch.int32),
+        (groups * _DOWN_SLOTS, torch.int32),
+        (groups * _DOWN_SLOTS, torch.int16),
+        (groups, torch.int32),
+        (groups * _DOWN_SLOTS, torch.int32),
+        (width // 64 * groups * blocks * _UP_SLOTS, torch.float32),
+    )
+    buffers = [torch.empty(size, dtype=dtype, device=x.device) for size, dtype in sizes]
+    for first in range(0, rows, launch.pass_rows):
+        status = _library("stationary").twell_stationary(
+            *(native.pointer(t) for t in (x, words, weights.up, weights.down, out, *buffers, work.count, work.rows)),
+            first,
+            min(first + launch.pass_rows, rows),
+            neurons,
+            width,
+            tiles,
+            form.words,
+            blocks,
+            block_rows,
+            processors(x),
+            int(accumulate),
+            native.current_stream(),
+        )
+        native.check(status, "twell stationary")
+    return out
+
+
+DECODE_TOKENS = (1, 2, 4, 8)
+"""Tokens for which the decode kernel is built; other counts are padded up to the next."""
+
+
+def decode_ffn(x: Any, weights: FfnWeights, out: Any = None) -> Any:
+    """The sparse FFN of 1 to 8 tokens, ``[M, d]``: as ``decode.decode_ffn`` but nearer to the memory's speed."""
+    require_tensor("twell decode (Hopper)", "x", x, (None, weights.width), (torch.bfloat16,))
+    rows, width = x.shape
+    if not 1 <= rows <= DECODE_TOKENS[-1]:
+        raise KernelRequirementError(f"twell decode (Hopper): {rows} tokens, must be 1 to {DECODE_TOKENS[-1]}")
+    tokens = next(count for count in DECODE_TOKENS if count >= rows)
+    padded = x if rows == tokens else torch.nn.functional.pad(x, (0, 0, 0, tokens - rows))
+    hidden = torch.empty(tokens, weights.neurons, dtype=torch.float32, device=x.device)
+    full = torch.empty(tokens, width, dtype=x.dtype, device=x.device) if out is None or rows < tokens else out
+    status = _library("decode").twell_decode(
+        *(native.pointer(t) for t in (padded, weights.gate, weights.up, weights.down, hidden, full)),
+        tokens,
+        weights.neurons,
+        width,
+        native.current_stream(),
+    )
+    native.check(status, "twell decode (Hopper)")
+    return full if rows == tokens else full[:rows]
