@@ -100,7 +100,7 @@ class Model(Frozen):
 
     def stored(self) -> Weights:
         """All weights, multi-token prediction left out."""
-        return sum((block.stored(self.d_model).times(n) for block, n in self.blocks), self.ends())
+        return sum((block.stored_in(self.d_model, n) for block, n in self.blocks), self.ends())
 
     def parameters(self) -> int:
         """All parameters, multi-token prediction left out."""
@@ -125,8 +125,8 @@ class Model(Frozen):
         stage = -(-self.layer_count // setting.pp) / self.layer_count
         inner = Weights()
         for block, count in self.blocks:
-            own = block.stored(self.d_model, setting.tp)
-            inner += replace(own, experts=-(-own.experts // setting.ranks)).times(count)
+            own = block.stored_in(self.d_model, count, setting.tp)
+            inner += replace(own, experts=-(-own.experts // setting.ranks))
         return stage * _bytes(inner, setting.precision) + _bytes(self.ends(setting.tp), setting.precision)
 
     def kv_bytes_per_token(self, precision: Precision | None = None, tp: int = 1) -> float:
@@ -220,6 +220,20 @@ class Model(Frozen):
         if setting.tp > 1:
             tasks += emit.all_gather("head.gather", sampled, rows * setting.tp, setting.tp, setting)
         return [*tasks, emit.pointwise("head.sample", "sample", sampled, self.vocab, setting)]
+
+    def mtp_tasks(self, sequences: Array, kv_tok: Array, setting: Setting) -> list[Task]:
+        """One draft by every multi-token-prediction module for each sequence, its projection and the shared head."""
+        d, tasks = self.d_model, list[Task]()
+        for _ in range(self.mtp_layers):
+            tasks += emit.norm("mtp.embedding_norm", sequences, d, setting)
+            tasks += emit.norm("mtp.hidden_norm", sequences, d, setting)
+            tasks += emit.linear("mtp.projection", sequences, 2 * d, d, setting)
+            for block in self.mtp:
+                tasks += block.token_tasks(sequences, d, setting)
+                by_window = block.decode_by_window(sequences, kv_tok, setting)
+                tasks += [task for own in by_window.values() for task in own]
+            tasks += self.head_tasks(sequences, setting)
+        return tasks
 
     def tasks(self, batch: Batch, setting: Setting) -> list[Task]:
         """All kernels of a step."""

@@ -49,6 +49,10 @@ class Block(Member, family="sparsesim.model.blocks"):
         """Weights with the norms."""
         return self.weights(d_model, tp) + Weights(kept=self.norm_parameters(d_model))
 
+    def stored_in(self, d_model: int, layers: int, tp: int = 1) -> Weights:
+        """Weights of all of the model's layers that have this block."""
+        return self.stored(d_model, tp).times(layers)
+
     def parameters(self, d_model: int) -> int:
         """All parameters."""
         return self.stored(d_model).total

@@ -26,6 +26,7 @@ class Moe(Block):
     d_ff: int = Field(ge=1, description="neurons of an expert")
     shared_d_ff: int = Field(0, ge=0, description="neurons of the shared experts together; 0: none")
     shared_gate: bool = Field(False, description="a sigmoid gate on the shared expert's output (Qwen)")
+    zero_experts: int = Field(0, ge=0, description="experts that pass their input on, no work (LongCat)")
     gated: bool = Field(True, description="gate and up projections, or up alone")
     activation: str = Field("silu", description="silu, gelu, relu2, ...")
     latent: int | None = Field(None, ge=1, description="width the experts work in; none: d_model")
@@ -37,7 +38,7 @@ class Moe(Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.top_k > self.experts:
+        if self.top_k > self.experts + self.zero_experts:
             raise ValueError(f"top_k: {self.top_k} experts a token are more than the {self.experts} there are")
         if self.groups_kept > self.groups or self.experts % self.groups:
             raise ValueError(
@@ -53,6 +54,11 @@ class Moe(Block):
         """Projections into the neurons."""
         return 2 if self.gated else 1
 
+    @property
+    def working_top_k(self) -> int:
+        """Experts per token that do work, zero experts being chosen as often as others."""
+        return max(round(self.top_k * self.experts / (self.experts + self.zero_experts)), 1)
+
     def expert_parameters(self, d_model: int) -> int:
         """Of one routed expert."""
         width = self.latent or d_model
@@ -63,12 +69,12 @@ class Moe(Block):
         each = self.expert_parameters(d_model)
         shared = (self.ups + 1) * d_model * split(self.shared_d_ff, tp, "shared expert neurons")
         latent = 2 * d_model * self.latent if self.latent else 0
-        router = self.experts * (d_model + self.bias + self.correction_bias)
+        router = (self.experts + self.zero_experts) * (d_model + self.bias + self.correction_bias)
         return Weights(
             linear=shared + latent,
             kept=router + d_model * self.shared_gate + (d_model + self.experts) * self.router_scale,
             experts=self.experts * each,
-            active_experts=self.top_k * each,
+            active_experts=self.working_top_k * each,
         )
 
     def own_token_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
@@ -77,8 +83,8 @@ class Moe(Block):
         `tokens` are those of one attention-data-parallel rank; the experts see those of all dp ranks.
         """
         width = self.latent or d_model
-        tasks = emit.linear("moe.router", tokens, d_model, self.experts, setting, kept=True)
-        tasks.append(emit.pointwise("moe.topk", "topk", tokens, self.experts, setting, "fp32"))
+        tasks = emit.linear("moe.router", tokens, d_model, self.experts + self.zero_experts, setting, kept=True)
+        tasks.append(emit.pointwise("moe.topk", "topk", tokens, self.experts + self.zero_experts, setting, "fp32"))
         if self.latent:
             tasks += emit.linear("moe.latent_down", tokens, d_model, width, setting)
         tasks += self._routed(tokens, d_model, setting)
@@ -109,7 +115,7 @@ class Moe(Block):
             "nodes": setting.nodes(setting.ranks),
             "tokens": tokens / setting.tp,
             "d_model": width,
-            "top_k": self.top_k,
+            "top_k": self.working_top_k,
             "experts": self.experts,
             "groups": self.groups_kept if self.groups > 1 else 0,
             "load": setting.expert_load,
@@ -131,7 +137,7 @@ class Moe(Block):
             d_model=self.latent or d_model,
             d_ff=self.d_ff,
             experts=self.experts,
-            top_k=self.top_k,
+            top_k=self.working_top_k,
             ep=setting.ep,
             tp=ways,
             load=setting.expert_load,

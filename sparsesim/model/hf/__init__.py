@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sparsesim.errors import InputError, Problem, closest
 from sparsesim.model.arch import Model
 from sparsesim.model.blocks import Block
+from sparsesim.model.blocks.parallel import Parallel
 from sparsesim.model.hf.family import Family, families
 from sparsesim.model.hf.ffns import FfnReader
 from sparsesim.model.hf.fields import Fields, read_json
@@ -126,6 +127,10 @@ def _layer(reader: Reader, ffns: FfnReader, kind: str, index: int) -> tuple[Bloc
     if kind == "moe":
         return (ffns.moe(),)
     mixer = reader.mixer(kind, index)
+    if reader.family.double:
+        return (mixer, Parallel(branches=(ffns.dense(), ffns.moe())), mixer, ffns.dense())
+    if kind == "hybrid" and reader.family.layers == "zamba2":
+        return (mixer, reader.mamba2())
     return (mixer, ffns.block(index)) if reader.family.ffn else (mixer,)
 
 

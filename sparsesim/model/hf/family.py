@@ -17,6 +17,7 @@ class Family(Frozen):
 
     layers: Literal[
         "full",
+        "zamba2",
         "sliding",
         "upper_sliding",
         "even_sliding",
@@ -26,12 +27,13 @@ class Family(Frozen):
         "odd_linear",
         "hybrid",
     ] = Field("full", description="kinds of layers where the file gives neither list, pattern nor period")
-    linear: Literal["", "mamba1", "mamba2", "gated_deltanet", "kda", "lightning", "mlgru"] = Field(
-        "", description="block behind layer types mamba and linear_attention"
+    linear: Literal["", "mamba1", "mamba2", "gated_deltanet", "kda", "lightning", "mlgru", "short_conv", "rg_lru"] = (
+        Field("", description="block behind layer types mamba and linear_attention")
     )
     ffn: bool = Field(True, description="a feed-forward block follows each mixer")
     qkv_bias: bool = Field(False, description="queries, keys and values have biases whatever attention_bias says")
     out_bias: bool = Field(True, description="attention_bias covers the output projection too")
+    always_out_bias: bool = Field(False, description="attention's output projection has a bias whatever the file says")
     qk_norm: Literal["none", "head", "width", "unit"] = "none"
     qk_norm_field: bool = Field(False, description="use_qk_norm decides whether the norm is there")
     sinks: bool = False
@@ -40,6 +42,9 @@ class Family(Frozen):
     post_norm: bool = False
     norm_bias: bool = False
     gated: bool = True
+    ffn_bias: bool = Field(False, description="projections of the FFN have biases whatever the file says")
+    half_ffn: bool = Field(False, description="intermediate_size counts gate and up together (RecurrentGemma)")
+    double: bool = Field(False, description="a layer is two of attention and FFN, experts beside the first (LongCat)")
     inner_norms: bool = Field(False, description="Mamba-1: weights on the norms of the time step, B and C")
     gated_norm: bool = Field(True, description="Mamba-2: a norm after the gate, unless mamba_rms_norm says otherwise")
     expert_width: Literal["moe", "intermediate"] = Field("moe", description="which field is an expert's width")
@@ -50,7 +55,9 @@ class Family(Frozen):
     )
     beside_moe: bool = Field(False, description="a dense FFN runs beside the experts (Gemma-4)")
     head_bias: bool = Field(False, description="the LM head may have a bias (lm_head_bias)")
-    defaults: dict[str, int | float | str | bool] = Field(default_factory=dict, description="class defaults")
+    defaults: dict[str, int | float | str | bool | list[str]] = Field(
+        default_factory=dict, description="class defaults"
+    )
 
 
 class Families(Frozen):

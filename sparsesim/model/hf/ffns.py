@@ -37,7 +37,6 @@ class FfnReader:
         f = self.reader.fields
         f.settled("first_k_dense_replace", "num_dense_layers", "moe_layer_freq", "interleave_moe_layer_step")
         f.settled("decoder_sparse_step", "mlp_only_layers", "mlp_bias", "hidden_act", "enable_moe_block")
-        f.must_be("zero_expert_num", 0)
         f.must_be("use_double_wide_mlp", False)
         f.must_be("projectors_bias", False)
         if not self.experts():
@@ -86,7 +85,7 @@ class FfnReader:
             d_ff=self._dense_width(),
             gated=family.gated,
             activation=activation(f),
-            bias=f.flag("mlp_bias", False),
+            bias=f.flag("mlp_bias", False) or family.ffn_bias,
             sub_norm=family.sub_norm,
             **self.reader.norms,
         )
@@ -98,7 +97,11 @@ class FfnReader:
             return f.integer("shared_intermediate_size")
         if f.has("hidden_ratio") and not f.has("intermediate_size"):
             return 256 * -(-int(f.integer("hidden_ratio") * self.reader.d_model * 2 / 3) // 256)
-        return f.integer("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size")
+        width = f.integer("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size")
+        if f.flag("block_auto_adjust_ff_dim", False):
+            multiple = f.integer("block_multiple_of")
+            return multiple * -(-int(f.number("block_ffn_dim_multiplier", 1.0) * int(2 * width / 3)) // multiple)
+        return width // 2 if self.reader.family.half_ffn else width
 
     def moe(self) -> Moe:
         """A block of experts."""
@@ -113,12 +116,13 @@ class FfnReader:
             shared_gate=family.shared == "gated" and shared > 0,
             gated=family.gated,
             activation=activation(f),
+            zero_experts=f.maybe_integer("zero_expert_num") or 0,
             latent=f.maybe_integer("moe_latent_size", least=1),
             groups=f.maybe_integer("n_group", "num_expert_group", least=1) or 1,
             groups_kept=f.maybe_integer("topk_group", least=1) or 1,
             bias=family.expert_bias,
             router_scale=family.beside_moe,
-            correction_bias=family.correction_bias,
+            correction_bias=family.correction_bias and f.flag("use_expert_bias", True),
             **self.reader.norms,
         )
 

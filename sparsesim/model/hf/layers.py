@@ -17,6 +17,7 @@ _KINDS = {
     "linear_attention": "linear",
     "mamba": "linear",
     "recurrent": "linear",
+    "conv": "linear",
     "hybrid": "hybrid",
     "moe": "moe",
     "mlp": "mlp",
@@ -32,6 +33,8 @@ _LAYOUT = (
     "_sliding_window_pattern",
     "full_attention_interval",
     "attn_layer_indices",
+    "full_attn_idxs",
+    "hybrid_layer_ids",
     "attn_layer_period",
     "attn_layer_offset",
     "attn_type_list",
@@ -48,6 +51,8 @@ def layer_kinds(fields: Fields, family: Family) -> list[str]:
     fields.settled(*_LAYOUT)
     if not {"full", "sliding", "chunked", "indexed", "hybrid"} & set(kinds):
         fields.settled("num_attention_heads", "num_key_value_heads", "attention_bias")
+    if "linear" not in kinds:
+        fields.settled("conv_bias", "conv_L_cache")
     return kinds
 
 
@@ -117,8 +122,10 @@ def _kimi(fields: Fields, count: int) -> list[str] | None:
 
 
 def _indices(fields: Fields, count: int) -> list[str] | None:
-    """bamba: the layers that are attention."""
+    """bamba, lfm2: the layers that are attention."""
     indices = fields.listed("attn_layer_indices")
+    if indices is None:
+        indices = fields.listed("full_attn_idxs")
     return None if indices is None else ["full" if i in indices else "linear" for i in range(count)]
 
 
@@ -144,12 +151,13 @@ def _window_period(fields: Fields, count: int) -> list[str] | None:
 
 
 def _cycle(fields: Fields, count: int) -> list[str] | None:
-    """recurrent_gemma: a cycle of block types."""
+    """recurrent_gemma: a cycle of block types, its attention local."""
     types = fields.listed("block_types")
     if not types:
         return None
     kinds = [_word(fields, "block_types", word) for word in types]
-    return [kinds[i % len(kinds)] for i in range(count)]
+    local = ["sliding" if kind == "full" else kind for kind in kinds]
+    return [local[i % len(local)] for i in range(count)]
 
 
 def _by_family(fields: Fields, family: Family, count: int) -> list[str]:
@@ -159,6 +167,8 @@ def _by_family(fields: Fields, family: Family, count: int) -> list[str]:
         sliding = windowed and fields.flag("use_sliding_window", False)
         first = fields.integer("max_window_layers", least=0) if sliding else count
         return ["sliding" if i >= first else "full" for i in range(count)]
+    if family.layers == "zamba2":
+        return _zamba2(count)
     cycles = {
         "full": ["full"],
         "sliding": ["sliding" if windowed else "full"],
@@ -171,3 +181,10 @@ def _by_family(fields: Fields, family: Family, count: int) -> list[str]:
     }
     cycle = cycles[family.layers]
     return [cycle[i % len(cycle)] for i in range(count)]
+
+
+def _zamba2(count: int) -> list[str]:
+    """The class's default: a shared block in every sixth layer, closer at the end, cut at the number of layers."""
+    kinds = ["linear", *["linear", "linear", "linear", "linear", "linear", "hybrid"] * 7]
+    kinds += [*["linear"] * 4, "hybrid", *["linear"] * 3, "hybrid", "linear", "linear"]
+    return kinds[:count]

@@ -16,6 +16,9 @@ from sparsesim.model.blocks.mamba2 import Mamba2
 from sparsesim.model.blocks.mla import Mla
 from sparsesim.model.blocks.mlgru import Mlgru
 from sparsesim.model.blocks.parallel import Parallel
+from sparsesim.model.blocks.rg_lru import RgLru
+from sparsesim.model.blocks.shared_transformer import SharedTransformer
+from sparsesim.model.blocks.short_conv import ShortConv
 from sparsesim.model.hf.family import Family
 from sparsesim.model.hf.fields import Fields
 from sparsesim.model.indexer import Indexer
@@ -38,6 +41,8 @@ class Reader:
         """The mixer of a layer of a kind that `layers.layer_kinds` gives."""
         if kind in ("full", "sliding", "chunked", "indexed"):
             return self.attention(kind, index)
+        if kind == "hybrid" and self.family.layers == "zamba2":
+            return self.shared_transformer()
         if kind == "hybrid":
             return Parallel(branches=(self.attention("full", index), self.linear()), **self.norms)
         return self.linear()
@@ -51,6 +56,8 @@ class Reader:
             "kda": self.kda,
             "lightning": self.lightning,
             "mlgru": self.mlgru,
+            "short_conv": self.short_conv,
+            "rg_lru": self.rg_lru,
         }
         if self.family.linear not in readers:
             self.fields.fault("layer_types", f"{self.fields.class_name} has no mamba or linear_attention layers")
@@ -82,7 +89,7 @@ class Reader:
             rope=self._rope(kind, index),
             qk_norm=qk_norm,
             qkv_bias=family.qkv_bias or f.flag("qkv_bias", False) or bias,
-            out_bias=bool(own_out) if own_out is not None else bias and family.out_bias,
+            out_bias=bool(own_out) if own_out is not None else (bias and family.out_bias) or family.always_out_bias,
             sinks=family.sinks,
             output_gate=f.flag("attn_output_gate", family.output_gate),
             sub_norm=family.sub_norm,
@@ -230,6 +237,42 @@ class Reader:
         conv = f.integer("conv_size") if f.flag("use_short_conv", False) else 0
         f.settled("num_heads", "conv_size")
         return Mlgru(width=f.integer("expand_ratio") * self.d_model, conv=conv, **self.norms)
+
+    def short_conv(self) -> ShortConv:
+        """LFM2's gated short convolution."""
+        f = self.fields
+        return ShortConv(
+            width=self.d_model, conv=f.integer("conv_L_cache"), bias=f.flag("conv_bias", False), **self.norms
+        )
+
+    def rg_lru(self) -> RgLru:
+        """RecurrentGemma's recurrent block."""
+        f = self.fields
+        return RgLru(
+            width=f.maybe_integer("lru_width", least=1) or self.d_model,
+            heads=f.integer("num_attention_heads"),
+            conv=f.integer("conv1d_width"),
+            **self.norms,
+        )
+
+    def shared_transformer(self) -> SharedTransformer:
+        """Zamba2's shared block."""
+        f = self.fields
+        f.must_be("use_shared_attention_adapter", False)
+        f.must_be("add_bias_linear", False)
+        f.settled("attention_hidden_size", "kv_channels", "num_query_groups", "ffn_hidden_size")
+        heads = f.integer("num_attention_heads")
+        return SharedTransformer(
+            attention=Attention(
+                heads=heads,
+                kv_heads=f.maybe_integer("num_key_value_heads", least=1) or heads,
+                head_dim=f.maybe_integer("attention_head_dim", least=1) or 2 * self.d_model // heads,
+                rope=f.flag("use_mem_rope", False),
+            ),
+            d_ff=f.maybe_integer("intermediate_size", least=1) or 4 * self.d_model,
+            copies=f.integer("num_mem_blocks"),
+            adapter_rank=f.integer("adapter_rank", least=0),
+        )
 
 
 def activation(fields: Fields) -> str:

@@ -22,6 +22,9 @@ from sparsesim.model.blocks.mla import Mla
 from sparsesim.model.blocks.mlgru import Mlgru
 from sparsesim.model.blocks.moe import Moe
 from sparsesim.model.blocks.parallel import Parallel
+from sparsesim.model.blocks.rg_lru import RgLru
+from sparsesim.model.blocks.shared_transformer import SharedTransformer
+from sparsesim.model.blocks.short_conv import ShortConv
 from sparsesim.model.indexer import Indexer
 from sparsesim.work import AllReduce, Gemm, MoeCombine, MoeDispatch, MoeFfn, Task
 
@@ -33,6 +36,8 @@ SPLIT: dict[str, Block] = {
     "lightning": Lightning(heads=8, head_dim=32),
     "mamba2": Mamba2(heads=8, head_dim=64, state=16, groups=4),
     "mlgru": Mlgru(width=256),
+    "rg_lru": RgLru(width=256, heads=8),
+    "short_conv": ShortConv(width=256),
 }
 """Blocks whose every matrix is split over the ranks."""
 COPIED: dict[str, Block] = {
@@ -42,6 +47,9 @@ COPIED: dict[str, Block] = {
     "moe": Moe(experts=8, top_k=2, d_ff=128, shared_d_ff=128),
     "parallel": Parallel(
         branches=(Attention(heads=8, kv_heads=1, head_dim=32), Mamba2(heads=8, head_dim=64, state=16))
+    ),
+    "shared_transformer": SharedTransformer(
+        attention=Attention(heads=8, kv_heads=8, head_dim=64), d_ff=512, copies=2, adapter_rank=16
     ),
 }
 """Blocks some of whose matrices every rank has whole."""
@@ -65,12 +73,15 @@ def test_every_kind_of_block_is_tried_here() -> None:
 def test_products_multiply_by_every_weight_once(kind: str) -> None:
     """2 FLOP per weight of the matrices and token.
 
-    The router is a product whose weights are kept; latent attention expands keys and values elsewhere.
+    The router is a product whose weights are kept; latent attention expands keys and values elsewhere; a shared
+    transformer multiplies by the shared weights beside its own.
     """
     block = EVERY[kind]
     tasks = block.token_tasks(1.0, D, Setting())
     weights = block.weights(D)
     extra = {"moe": D * 8, "mla": -8 * 64 * (32 + 32)}.get(kind, 0)
+    if isinstance(block, SharedTransformer):
+        extra = block.shared(D).linear
     assert gemm_flop(tasks) == 2 * (weights.linear + extra)
 
 
@@ -225,6 +236,30 @@ def test_attention_ranks_hold_copies_of_all_but_the_experts() -> None:
     stored = model.stored()
     held = 4 * model.device_weight_bytes(Setting(dp=4, ep=4))
     assert held == model.weight_bytes() + 3 * 2 * (stored.total - stored.experts)
+
+
+def test_shared_weights_are_stored_once_a_copy() -> None:
+    block = COPIED["shared_transformer"]
+    assert isinstance(block, SharedTransformer)
+    two = model_of(block).parameters()
+    layers = Model(
+        name="more",
+        source="a test",
+        d_model=D,
+        vocab=1024,
+        max_context=4096,
+        layers=(LayerGroup(count=9, blocks=(block,)),),
+    )
+    assert layers.parameters() - two == 7 * block.weights(D).total
+    assert two - model_of(block.model_copy(update={"copies": 1})).parameters() == block.shared(D).total
+
+
+def test_a_draft_of_deepseek_runs_its_module_and_the_head() -> None:
+    model = load_model("deepseek-v3")
+    tasks = model.mtp_tasks(8.0, 1000.0, Setting(precision=model.precision))
+    parts = {t.part for t in tasks}
+    assert {"mtp.projection", "moe.experts", "attention.core", "head.lm_head"} <= parts
+    assert not load_model("llama-3.1-8b").mtp_tasks(8.0, 1000.0, Setting())
 
 
 def test_pipeline_stages_send_the_stream_on() -> None:

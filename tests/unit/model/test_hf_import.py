@@ -63,6 +63,9 @@ CLASS_DEFAULTS = {
     "minimax": 47_373_946_880,
     "minimax_m2": 228_689_748_992 + 62 * 256,
     "bitnet": 2_741_155_840,
+    "lfm2": 2_705_497_600,
+    "recurrent_gemma": 2_010_263_040,
+    "zamba2": 2_481_848_336,
     "seed_oss": 28_921_040_896,
     "exaone4": 9_429_069_824,
 }
@@ -207,6 +210,22 @@ def test_kimi_linear_layers_are_counted_from_one() -> None:
         if blocks[0].kv_elements_per_token()
     ]
     assert attention == [3, 7, 11, 15, 19, 23, 26]
+
+
+def test_longcat_zero_experts_have_a_place_in_the_router_and_no_weights() -> None:
+    """Published: 560 B, of which 18.6 to 31.3 B are active, 27 B in the mean (arXiv 2509.01322)."""
+    model = import_config({"model_type": "longcat_flash"}, "longcat", "class defaults")
+    assert round(model.parameters() / 1e9) == 561
+    assert model.active_parameters() == pytest.approx(27e9, rel=0.05)
+    experts = next(t.op for t in model.token_tasks(1.0, Setting()) if isinstance(t.op, MoeFfn))
+    assert (experts.experts, experts.top_k) == (512, 8)
+
+
+def test_lfm2_layers_without_attention_are_short_convolutions() -> None:
+    model = import_config({"model_type": "lfm2", "num_hidden_layers": 4, "full_attn_idxs": [2]}, "x", "x.json")
+    kinds = [group.blocks[0].kind for group in model.layers for _ in range(group.count)]
+    assert kinds == ["short_conv", "short_conv", "attention", "short_conv"]
+    assert model.state_bytes() == 3 * 2560 * 2 * 2
 
 
 def test_nemotron_pattern_gives_one_block_a_layer() -> None:

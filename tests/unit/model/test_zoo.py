@@ -76,6 +76,7 @@ PUBLISHED_BILLIONS = {
     "twell-1b": "1.03",
     "twell-1.5b": "1.54",
     "twell-2b": "2.05",
+    "zamba2-2.7b": "2.7",
 }
 """As published (facts of each file's source); 107 of GLM-4.5-Air is 106 B rounded up by its width of heads."""
 ACTIVE_BILLIONS = {
