@@ -159,7 +159,7 @@ def _static(scenario: Scenario, system: PoolSystem, workload: Static) -> Run:
         "scope": "gpu",
         "intervals": {"step_s": {"low": bounds[0], "high": bounds[1], "level": 0.9, "source": "kernel classes"}},
     }
-    phases = {workload.phase: one}
+    phases: dict[str, Step] = {workload.phase: one}
     return completed("estimate", scenario, summary, {}, background(scenario, {"all": system}, phases))
 
 

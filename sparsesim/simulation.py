@@ -103,7 +103,7 @@ def _load(records: Records) -> tuple[Load, float]:
     requests, steps = records.requests, records.steps
     seconds = np.asarray(steps["end_s"], float) - np.asarray(steps["start_s"], float)
     running = float(seconds @ np.asarray(steps["decode"], float) / seconds.sum()) if seconds.sum() > 0 else 1.0
-    prompt, output = (float(np.mean(requests[name])) for name in ("prompt_tok", "output_tok"))
+    prompt, output = (float(np.mean(np.asarray(requests[name], float))) for name in ("prompt_tok", "output_tok"))
     rate = len(requests["request"]) / max(records.end_s, 1e-9) / len(records.replicas["replica"])
     return Load(rate, prompt, output), max(running, 1.0)
 

@@ -16,11 +16,11 @@ from functools import cached_property
 import numpy as np
 
 from sparsesim.cost.accumulate import COMPONENTS, CORE, TIME, WIDTH, Floats, finished, finished_one, price, totals
+from sparsesim.cost.curve import Channel, DecodeCurve
 from sparsesim.cost.kernel import CostModel
 from sparsesim.hardware.engine import Engine
 from sparsesim.model.arch import Model
 from sparsesim.model.setting import Setting
-from sparsesim.sim.steps import Channel, DecodeCurve
 from sparsesim.work import Task
 
 BLOCK_ROWS = 256

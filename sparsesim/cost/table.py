@@ -89,7 +89,8 @@ def _of_one_op(op: type[Op], part: pd.DataFrame) -> Iterator[Group | Refused]:
 
 
 def _built(op: type[Op], alike: pd.DataFrame, present: list[str]) -> Iterator[Group | Refused]:
-    declared, values = columns(op), {}
+    declared = columns(op)
+    values: dict[str, Any] = {}
     rows, good = _rows(alike), np.ones(len(alike), bool)
     for name in present:
         cells = alike[name].to_numpy(dtype=str)
@@ -112,7 +113,7 @@ def _built(op: type[Op], alike: pd.DataFrame, present: list[str]) -> Iterator[Gr
     if not good.all():
         yield Refused(rows[~good], "a size is not a number above zero")
     if good.any():
-        kept = {n: v[good] if isinstance(v, np.ndarray) else v for n, v in values.items()}
+        kept: dict[str, Any] = {n: v[good] if isinstance(v, np.ndarray) else v for n, v in values.items()}
         defaulted = tuple(n for n in declared if n not in values and n not in ("graph", "regime"))
         try:
             yield Group(rows[good], op(**kept), defaulted)

@@ -107,7 +107,7 @@ def by_class(frame: pd.DataFrame) -> tuple[dict[str, list[Sample]], list[str]]:
     notes: list[str] = []
     sustained = frame["regime"].eq("sustained") if "regime" in frame else np.zeros(len(frame), bool)
     burst = frame.loc[~np.asarray(sustained) & ~eager(frame)].reset_index(drop=True)
-    times = burst["measured_time_s"].astype(float).to_numpy()
+    times: Floats = burst["measured_time_s"].to_numpy(dtype=np.float64)
     for group in groups(burst):
         if not isinstance(group, Group):
             notes.append(f"{len(group.rows)} rows left out: {group.reason}")
