@@ -18,13 +18,13 @@ BATCHES = 20
 
 def mean_interval(values: Sequence[float] | Floats, level: float = LEVEL) -> tuple[float, float]:
     """Student's interval of the mean of independent numbers; infinite for fewer than two."""
-    from scipy.stats import t as student
+    from scipy.special import stdtrit  # the inverse of Student's t; scipy.stats would take 0.7 s to import
 
     count = len(values)
     mean = float(np.mean(values)) if count else math.nan
     if count < 2:
         return -math.inf, math.inf
-    half = float(student.ppf((1 + level) / 2, count - 1)) * float(np.std(values, ddof=1)) / math.sqrt(count)
+    half = float(stdtrit(count - 1, (1 + level) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(count)
     return mean - half, mean + half
 
 

@@ -50,7 +50,7 @@ def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
         yield Picture("latency", latency_figure(timed))
     if any(run.summary.get("energy_by_component_j") for run in runs):
         yield Picture("energy", energy_figure([run for run in runs if run.summary.get("energy_by_component_j")]))
-    for number, run in enumerate(runs):
+    for number, run in enumerate(runs if len(runs) <= OWN_PICTURES else ()):
         yield from _own(run, f"-{number + 1}" if len(runs) > 1 else "", run.title if len(runs) > 1 else "")
 
 
@@ -102,6 +102,8 @@ def _case(run: Run) -> dict[str, Any]:
     }
 
 
+OWN_PICTURES = 4
+"""Cases up to which each gets pictures of its own; beyond, they would bury the comparison."""
 OPS = 8
 """Ops of each phase listed on the page."""
 

@@ -131,7 +131,7 @@ def test_the_latency_curve_is_the_distribution(run: Run) -> None:
 
 def test_the_power_panel_stacks_to_the_total(run: Run) -> None:
     axis = timeline_figure(run).axes[0]
-    tops = max(patch.get_data().values.max() for patch in axis.patches)
+    tops = max(area.get_paths()[0].vertices[:, 1].max() for area in axis.collections)
     assert tops * 1e3 == pytest.approx(run.tables["power"]["total_w"].max())
     assert "kW" in axis.get_ylabel()
 

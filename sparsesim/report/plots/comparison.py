@@ -13,6 +13,7 @@ from sparsesim.report.plots.scale import plain_ticks, prefix, short, time_unit
 from sparsesim.run import Run
 from sparsesim.sim.steps import Floats
 
+FEW_DECADES = 1e3
 FIGURES = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
 
 
@@ -127,7 +128,8 @@ def crossover_figure(
         axis.set_yscale("log")
         axis.set_xticks(x, [short(float(v)) for v in x], minor=False)
         axis.minorticks_off()
-        plain_ticks(axis.yaxis)
+        values = np.concatenate([np.asarray(y, float) for y in series.values()])
+        plain_ticks(axis.yaxis, few=float(values.max()) < FEW_DECADES * float(values.min()))
     for at, value in _meetings(x, list(series.values())[:2], logarithmic):
         axis.axvline(at, color=style.MUTED, linewidth=0.8, linestyle=(0, (3, 2)), zorder=1)
         place = {"xytext": (4, 4), "textcoords": "offset points", "va": "bottom", "color": style.MUTED}

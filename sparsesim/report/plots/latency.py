@@ -17,6 +17,7 @@ POINTS = 400
 """Points a curve is drawn with; more is not seen."""
 MARKED = (50, 90, 99)
 """Percentiles marked on the curve of a single run."""
+FEW_DECADES = 1e3
 LOG_FROM = 30.0
 """Ratio of the 99.5th percentile to the 5th from which an axis is logarithmic."""
 
@@ -60,7 +61,7 @@ def _panel(axis: Any, values: Sequence[Floats], names: Sequence[str], title: str
         _curve(axis, own / second, style.colour(case), name, marked=len(values) == 1)
     if logarithmic:
         axis.set_xscale("log")
-        plain_ticks(axis.xaxis)
+        plain_ticks(axis.xaxis, few=high < FEW_DECADES * low)
     else:
         axis.set_xlim(0, float(max(high, limit or 0.0)) / second * 1.05)
     if limit is not None:

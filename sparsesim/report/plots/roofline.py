@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.report.plots import style
-from sparsesim.report.plots.scale import time_unit
+from sparsesim.report.plots.scale import plain_ticks, time_unit
 from sparsesim.run import Run
 from sparsesim.sim.records import Columns
 
@@ -56,7 +56,10 @@ def _phase(axis: Any, ops: Columns, phase: str) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlim(*span)
+    axis.set_ylim(bottom=min(float(rate.min(initial=1.0)) / 4, axis.get_ylim()[0]))
     axis.minorticks_off()
+    for side in (axis.xaxis, axis.yaxis):
+        plain_ticks(side, few=False)
     _name(axis, ops["part"][shown], intensity, rate, share)
     hidden = 100 * (1 - float(share.sum()))
     style.labels(axis, x="FLOP per byte of device memory", title=phase)

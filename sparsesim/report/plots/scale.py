@@ -47,12 +47,10 @@ def short(value: float) -> str:
     return f"{value:,g}"
 
 
-def plain_ticks(axis: Any) -> None:
-    """Ticks of a logarithmic axis as plain numbers, at 1, 2 and 5 where few decades are shown."""
+def plain_ticks(axis: Any, few: bool = True) -> None:
+    """Ticks of a logarithmic axis as plain numbers, with `few` decades at 1, 2 and 5 of each."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = axis.get_view_interval()
-    few = high / max(low, 1e-300) < 1e3
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(NullFormatter())

@@ -47,7 +47,8 @@ def _power(axis: Any, edges: Any, power: Series) -> None:
     low = np.zeros(len(edges) - 1)
     for name in sorted(names, key=list(reversed(style.COMPONENTS)).index):
         high = low + power[f"{name}_w"] / factor
-        axis.stairs(high, edges, baseline=low, fill=True, color=style.COMPONENTS[name], label=name, linewidth=0)
+        steps = (np.append(values, values[-1]) for values in (low, high))
+        axis.fill_between(edges, *steps, step="post", color=style.COMPONENTS[name], label=name, linewidth=0)
         low = high
     axis.set_ylim(0, 1.05 * float(np.max(low)))
     style.labels(axis, y=f"power ({unit})")
@@ -58,7 +59,7 @@ def _power(axis: Any, edges: Any, power: Series) -> None:
 
 def _batch(axis: Any, edges: Any, power: Series) -> None:
     for name, (colour, label) in LINES.items():
-        axis.stairs(power[name], edges, color=colour, label=label, linewidth=1.0, baseline=None)
+        _steps(axis, edges, power[name], colour, label)
     axis.set_ylim(bottom=0)
     style.labels(axis, y="requests")
     style.legend(axis, loc="lower right", ncols=2, bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)
@@ -71,5 +72,10 @@ def _capacity(run: Run) -> float:
 
 def _cache(axis: Any, edges: Any, power: Series, capacity: float) -> None:
     share = power["kv_blocks"] * (100.0 / capacity if capacity else 1.0)
-    axis.stairs(share, edges, color=style.GREEN, linewidth=1.0, baseline=None)
+    _steps(axis, edges, share, style.GREEN, "in use")
     axis.set_ylim(0, max(1.1 * float(share.max()), 1e-9))
+
+
+def _steps(axis: Any, edges: Floats, values: Floats, colour: str, label: str) -> None:
+    """Means over bins as a line of steps (matplotlib's own `stairs` takes far longer)."""
+    axis.plot(edges, np.append(values, values[-1]), drawstyle="steps-post", color=colour, label=label, linewidth=1.0)
