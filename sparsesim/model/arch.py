@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from sparsesim.errors import InputError, Problem
 from sparsesim.families import Frozen
 from sparsesim.model import emit
 from sparsesim.model.blocks import Block
@@ -83,11 +85,7 @@ class Model(Frozen):
     @cached_property
     def blocks(self) -> tuple[tuple[Block, int], ...]:
         """Each distinct block with the number of layers that have it, in order of appearance."""
-        counts: dict[Block, int] = {}
-        for group in self.layers:
-            for block in group.blocks:
-                counts[block] = counts.get(block, 0) + group.count
-        return tuple(counts.items())
+        return _counted(group.blocks for group in self.layers for _ in range(group.count))
 
     # What it stores.
 
@@ -120,14 +118,42 @@ class Model(Frozen):
         """Bytes of all weights, quantisation scales included."""
         return _bytes(self.stored(), precision or self.precision)
 
+    def stages(self, pp: int) -> tuple[tuple[tuple[Block, int], ...], ...]:
+        """Distinct blocks of each pipeline stage with their numbers: layers in order, the first stages one longer.
+
+        Raises:
+            InputError: more stages than layers.
+
+        """
+        if pp > self.layer_count:
+            raise InputError(Problem(f"pp {pp} is more than the {self.layer_count} layers", path="pp"))
+        layers = [group.blocks for group in self.layers for _ in range(group.count)]
+        short, longer = divmod(len(layers), pp)
+        ends = [short * (i + 1) + min(i + 1, longer) for i in range(pp)]
+        return tuple(_counted(layers[a:b]) for a, b in pairwise([0, *ends]))
+
     def device_weight_bytes(self, setting: Setting) -> float:
-        """Bytes on the fullest device: the largest pipeline stage, split over tp, experts over tp*dp ranks."""
-        stage = -(-self.layer_count // setting.pp) / self.layer_count
+        """Bytes on the fullest device, split over tp, experts over tp*dp ranks.
+
+        The first pipeline stage has the embedding, the last the LM head (a tied table is on both).
+        """
+        inner = [self._stage_bytes(blocks, setting) for blocks in self.stages(setting.pp)]
+        ends = self.ends(setting.tp)
+        if setting.pp == 1:
+            return inner[0] + _bytes(ends, setting.precision)
+        table = -(-self.vocab // setting.tp) * self.d_model
+        first = Weights(kept=table + self.positions * self.d_model)
+        last = Weights(kept=ends.kept - (0 if self.tied else table) - self.positions * self.d_model)
+        inner[0] += _bytes(first, setting.precision)
+        inner[-1] += _bytes(last, setting.precision)
+        return max(inner)
+
+    def _stage_bytes(self, blocks: tuple[tuple[Block, int], ...], setting: Setting) -> float:
         inner = Weights()
-        for block, count in self.blocks:
+        for block, count in blocks:
             own = block.stored_in(self.d_model, count, setting.tp)
             inner += replace(own, experts=-(-own.experts // setting.ranks))
-        return stage * _bytes(inner, setting.precision) + _bytes(self.ends(setting.tp), setting.precision)
+        return _bytes(inner, setting.precision)
 
     def kv_bytes_per_token(self, precision: Precision | None = None, tp: int = 1) -> float:
         """Cache bytes a token takes in all attention layers while no window is full, on one of tp ranks."""
@@ -243,6 +269,14 @@ class Model(Frozen):
         for chunk in batch.chunks:
             tasks += self.chunk_tasks(chunk.count, chunk.q_tok, chunk.kv_tok, setting)
         return tasks + self.head_tasks(sampled, setting)
+
+
+def _counted(layers: Iterable[tuple[Block, ...]]) -> tuple[tuple[Block, int], ...]:
+    counts: dict[Block, int] = {}
+    for blocks in layers:
+        for block in blocks:
+            counts[block] = counts.get(block, 0) + 1
+    return tuple(counts.items())
 
 
 def _times(tasks: list[Task], count: int) -> list[Task]:

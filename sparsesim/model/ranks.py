@@ -1,8 +1,12 @@
 """Tokens of every expert, and of the busiest rank's experts, drawn from an expert load.
 
 Draws are deterministic (fixed seed): each takes the popularity of another layer at another step, and routes the tokens.
-Up to `SAMPLED_TOK` tokens are routed one by one; beyond, an expert's count is normal with the mean and variance of its
-inclusion probability, scaled to the tokens routed.
+Up to `SAMPLED_TOK` tokens are routed one by one. Beyond, with p the inclusion probabilities and v = T p (1 - p), one is
+
+    c = T p + y - d (sum y) / (sum d),     y independent, mean 0, variance d,     d - d^2 / (sum d) = v
+
+which sums to T k, gives every expert the variance v and experts e, f the covariance -d_e d_f / sum d (Hajek 1964, for
+the conditional Bernoulli design); y are binomial counts less their mean, stretched to the variance d.
 """
 
 from __future__ import annotations
@@ -20,9 +24,13 @@ Floats = NDArray[np.float64]
 
 DRAWS = 64
 """Facts on kernel forms ask for 64 or more where a rank holds fewer than 16 experts."""
-SAMPLED_TOK = 256
+SAMPLED_TOK = 64
 _SEED = 7
 _DIGITS = 12
+_ROUNDS = 50
+_SMALL = 1e-300
+_LEAST = 0.5
+"""No expert has more than half of sum d: with two experts each has exactly half."""
 
 
 @lru_cache(maxsize=512)
@@ -47,9 +55,30 @@ def _counts(load: ExpertLoad, experts: int, top_k: int, tokens: int, draws: int)
     weights, inclusion = _popularities(load, experts, top_k, draws)
     if tokens <= SAMPLED_TOK:
         return np.stack([laws.sample_counts(w, top_k, tokens, rng) for w in weights]).astype(float)
-    spread = np.sqrt(tokens * inclusion * (1.0 - inclusion))
-    counts = np.clip(tokens * inclusion + spread * rng.standard_normal(inclusion.shape), 0.0, tokens)
-    return np.asarray(counts * (tokens * top_k / counts.sum(axis=1, keepdims=True)))
+    return _drawn(tokens, np.minimum(inclusion, 1.0), rng)
+
+
+def _drawn(tokens: int, inclusion: Floats, rng: np.random.Generator) -> Floats:
+    """Counts of the formula above, `[draws, experts]`; what the bounds 0 and tokens cut off goes to the others."""
+    mean = tokens * inclusion
+    variance = mean * (1.0 - inclusion)
+    wide = _unconditioned(variance)
+    stretch = np.sqrt(np.divide(wide, variance, out=np.ones_like(wide), where=variance > 0))
+    free = (rng.binomial(tokens, inclusion) - mean) * stretch
+    whole = np.maximum(wide.sum(axis=1, keepdims=True), _SMALL)
+    counts = np.clip(mean + free - wide * free.sum(axis=1, keepdims=True) / whole, 0.0, tokens)
+    room = counts * (tokens - counts)
+    missing = mean.sum(axis=1, keepdims=True) - counts.sum(axis=1, keepdims=True)
+    return np.asarray(counts + missing * room / np.maximum(room.sum(axis=1, keepdims=True), _SMALL))
+
+
+def _unconditioned(variance: Floats) -> Floats:
+    """The d of the formula above, by fixed-point iteration of d = v / (1 - d / sum d)."""
+    wide = variance.copy()
+    for _ in range(_ROUNDS):
+        share = wide / np.maximum(wide.sum(axis=1, keepdims=True), _SMALL)
+        wide = variance / np.maximum(1.0 - share, _LEAST)
+    return wide
 
 
 def expert_counts(

@@ -262,6 +262,16 @@ def test_a_draft_of_deepseek_runs_its_module_and_the_head() -> None:
     assert not load_model("llama-3.1-8b").mtp_tasks(8.0, 1000.0, Setting())
 
 
+def test_pipeline_stages_hold_the_layers_between_them() -> None:
+    """126 layers on 4 stages are 32, 32, 31 and 31; the first has the embedding, the last the head and final norm."""
+    model = load_model("llama-3.1-405b")
+    assert [sum(n for _, n in stage) // 2 for stage in model.stages(4)] == [32, 32, 31, 31]
+    layer = sum(block.parameters(16384) for block, _ in model.blocks)
+    assert model.device_weight_bytes(Setting(pp=4)) == 2 * (32 * layer + 128256 * 16384)
+    with pytest.raises(InputError, match="pp 127 is more than the 126 layers"):
+        model.stages(127)
+
+
 def test_pipeline_stages_send_the_stream_on() -> None:
     sends = [t for t in load_model("llama-3.1-8b").token_tasks(8.0, Setting(pp=4)) if t.part == "pipeline.send"]
     assert [(t.count, t.op.link_bytes()) for t in sends] == [(3, 8 * 4096 * 2)]
