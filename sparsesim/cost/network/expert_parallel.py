@@ -1,7 +1,7 @@
 """An expert-parallel group as one value: who routes what to whom, how uneven that is, and against what even case.
 
-Popularity by expert number is shuffled (seeded) before experts are placed: published popularities are sorted by
-rank, and a contiguous placement of sorted experts would put all hot ones on the first rank, which no model does.
+Popularities are by expert number. A law sorted by popularity (`laws.zipf_popularity`) would put all hot experts on the
+first rank of a contiguous placement, which no model does: take them from an `ExpertLoad`, which draws who is hot.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.topology import Fabric
 
 Floats = NDArray[np.float64]
-SHUFFLE_SEED = 20231001
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,17 +95,14 @@ def expert_parallel(
     ways: int = 1,
     groups: int = 1,
     group_limit: int = 0,
-    shuffle_seed: int = SHUFFLE_SEED,
 ) -> ExpertParallel:
-    """The group for popularities `[experts]` in any order.
+    """The group for popularities `[experts]`.
 
     Raises:
         InputError: the placement does not fill the ranks, or the routing is impossible.
 
     """
-    order = np.random.default_rng(shuffle_seed).permutation(len(popularity))
-    shuffled = np.asarray(popularity, dtype=np.float64)[order]
-    inclusion = laws.inclusion_probabilities(shuffled, top_k)
+    inclusion = laws.inclusion_probabilities(popularity, top_k)
     return ExpertParallel(
         Routing(inclusion, top_k, groups, group_limit), placement.place(inclusion, ep), gpus_per_node, ways
     )

@@ -1,0 +1,99 @@
+"""A replica's cost model on a topology: what placement, skew and the fabric change, and what they leave alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sparsesim.cost.kernel import cost_model
+from sparsesim.cost.network.placed import PlacedCosts, expert_groups, placed_costs
+from sparsesim.cost.network.placement import Placement
+from sparsesim.cost.step import ReplicaSteps
+from sparsesim.errors import InputError
+from sparsesim.hardware.engine import load_engine
+from sparsesim.hardware.profile import load_device
+from sparsesim.hardware.topology import Topology, load_topology, own_topology
+from sparsesim.model.load import read_load
+from sparsesim.model.setting import Setting
+from sparsesim.model.zoo import load_model
+from sparsesim.work import Gemm, MoeDispatch
+
+GPU = load_device("h100-sxm")
+MODEL = load_model("qwen3-30b-a3b")
+SETTING = Setting(dp=16, ep=16)
+COSTS = cost_model(GPU)  # type: ignore[arg-type]
+OWN = own_topology(GPU, 16)  # type: ignore[arg-type]
+
+
+def placed(load: str = "uniform", placement: object = "contiguous", topology: Topology = OWN) -> PlacedCosts:
+    return placed_costs(COSTS, MODEL, SETTING, topology, Placement.resolve(placement), read_load(load))
+
+
+def dispatch(tokens: float = 128.0) -> MoeDispatch:
+    return MoeDispatch(ranks=16, nodes=2, tokens=tokens, d_model=2048, top_k=8, experts=128)
+
+
+def decode_s(costs: PlacedCosts) -> float:
+    steps = ReplicaSteps(MODEL, SETTING, costs, load_engine("vllm"), 16)
+    return float(steps.decode(16 * 512).base[0])
+
+
+def test_even_routing_on_the_own_topology_changes_nothing() -> None:
+    costs = placed()
+    for op in (dispatch(), Gemm(m=64, n=4096, k=4096)):
+        assert costs.cost(op).time_s == pytest.approx(COSTS.cost(op).time_s, rel=1e-9)
+
+
+def test_skew_lengthens_dispatch_in_proportion_to_tokens() -> None:
+    costs = placed("zipf:0.8")
+    extra = [float(costs.cost(dispatch(t)).time_s - COSTS.cost(dispatch(t)).time_s) for t in (100.0, 200.0)]
+    assert 0 < extra[0] == pytest.approx(extra[1] / 2)
+
+
+def test_replication_takes_back_most_of_the_skew_of_a_step() -> None:
+    even, skewed = decode_s(placed()), decode_s(placed("zipf:0.8"))
+    eplb = decode_s(placed("zipf:0.8", {"kind": "replicated", "redundant": 32}))
+    assert skewed > 1.1 * even
+    assert eplb < even + 0.3 * (skewed - even)
+
+
+def test_twice_the_nic_halves_what_the_nic_takes() -> None:
+    fast = OWN.model_copy(update={"nic": OWN.nic * 2})  # type: ignore[attr-defined]
+    big = dispatch(100_000.0)
+    slow_s, fast_s = (float(placed(topology=t).cost(big).time_s) for t in (OWN, fast))
+    assert fast_s == pytest.approx(slow_s / 2, rel=0.02)
+
+
+def test_an_oversubscribed_spine_costs_time_only_when_crossed() -> None:
+    crossing = {"nodes_per_leaf": 1, "oversubscription": 4.0}
+    narrow = OWN.model_copy(update=crossing)
+    assert float(placed(topology=narrow).cost(dispatch()).time_s) > float(placed().cost(dispatch()).time_s)
+    together = OWN.model_copy(update={"oversubscription": 4.0})  # both nodes under the same leaves, one rail each
+    same_rail = replace(dispatch(), mode="throughput")
+    assert placed(topology=together).cost(same_rail).time_s == pytest.approx(placed().cost(same_rail).time_s)
+
+
+def test_one_island_of_72_keeps_dispatch_off_the_nics() -> None:
+    island = load_topology("nvl72")
+    nvl = placed(topology=island).cost(replace(dispatch(), nodes=1.0))
+    assert float(nvl.time_s) < 0.6 * float(placed().cost(dispatch()).time_s)
+
+
+def test_the_number_of_draws_is_enough() -> None:
+    load, placement = read_load("zipf:0.8"), Placement.resolve("contiguous")
+    few, many = (
+        np.mean([g.imbalance.max() for g in expert_groups(MODEL, SETTING, placement, load, 8, n)[128, 8]])
+        for n in (8, 64)
+    )
+    assert few == pytest.approx(many, rel=0.05)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    with pytest.raises(InputError, match="16 devices of a replica on a topology of 8"):
+        placed(topology=load_topology("nvlink-island"))
+    with pytest.raises(InputError, match="'torus' has no islands"):
+        placed(topology=load_topology("torus-4x4x4"))
+    with pytest.raises(InputError, match="128 experts"):
+        placed(placement={"kind": "replicated", "redundant": 3})
+    with pytest.raises(InputError, match="routes 2 of 4 experts"):
+        placed().cost(replace(dispatch(), top_k=2, experts=4))
