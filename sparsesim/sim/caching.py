@@ -57,6 +57,8 @@ class CachingReplica(ContinuousReplica):
         budget = self.token_budget - self.decoding
         if budget <= 0 or len(self.running) >= self.places:
             return False
+        if job.computed:
+            return super().admissible(job, boundary)
         hits, _, need = self.entry(job, budget)
         return self.cache.idle_among(job.hashes[:hits]) > 0 or need <= self.free - self.grown(boundary + 1)
 
@@ -81,6 +83,11 @@ class CachingReplica(ContinuousReplica):
             budget -= q
         while self.waiting and budget > 0 and len(self.running) < self.places:
             job = self.waiting[0]
+            if job.computed:
+                if (free := self.enter_ready(job, free)) < 0:
+                    break
+                budget -= 1
+                continue
             hits, q, need = self.entry(job, budget)
             if need > free:
                 break
@@ -127,10 +134,9 @@ class CachingReplica(ContinuousReplica):
         """Evict what no longer counts as free."""
         self.cache.shrink(free)
 
-    def release(self, job: Job) -> None:
-        """Give back the request's own blocks, and the shared ones that nobody else uses."""
+    def give_back(self, job: Job) -> None:
+        """Free the request's own blocks, and the shared ones that nobody else uses."""
         idle = self.cache.release(job.held)
         self.free += job.blocks - (len(job.held) - idle) * self.cache.kv_blocks
         job.held = ()
         job.blocks = 0
-        del self.running[job]

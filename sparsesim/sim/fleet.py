@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,16 @@ from simpy import Environment
 from simpy.events import Event as SimPyEvent
 from simpy.events import Timeout
 
+from sparsesim.sim.admission import Admission
 from sparsesim.sim.log import EventLog, RequestLog, StepLog
-from sparsesim.sim.replica import Replica, ReplicaSpec
+from sparsesim.sim.pool import Pool, PoolSpec
+from sparsesim.sim.replica import Replica
 from sparsesim.sim.request import Job, Outcome
-from sparsesim.sim.routers.base import Router
-from sparsesim.sim.schedulers.base import Scheduler
+from sparsesim.sim.transfer import Transfer
 from sparsesim.workload.requests import RequestTable
+
+if TYPE_CHECKING:
+    from sparsesim.sim.prefilling import PrefillReplica
 
 Progress = Callable[[int, int, float], None]
 FINISHED = int(Outcome.finished)
@@ -25,41 +30,49 @@ PROGRESS_EVERY = 1024  # requests between two calls of a progress callback
 
 
 class Fleet:
-    """Run-time state of a deployment: the replicas that are up, the logs, and what each ended request sets off."""
+    """Run-time state of a deployment: its pools, the logs, and what each ended request sets off.
+
+    Attributes:
+        entry: the pool that requests come to.
+        decode: the pool that takes over after the prefill, where there is one.
+        intervals: (replica, from, to) in which replicas drew power; `to` is NaN while it lasts.
+
+    """
 
     def __init__(
         self,
         requests: RequestTable,
-        specs: Sequence[ReplicaSpec],
-        router: Router,
-        scheduler: Scheduler,
+        entry: PoolSpec,
+        decode: PoolSpec | None = None,
+        transfer: Transfer | None = None,
+        admission: Admission | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.env = Environment()
-        self.table, self.scheduler, self.progress = requests, scheduler, progress
+        self.table, self.progress, self.transfer = requests, progress, transfer
         self.steps = StepLog()
         self.log = RequestLog(len(requests))
-        self.outcome, self.generated, self.placed = self.log.outcome, self.log.generated, self.log.replica
+        self.outcome, self.generated = self.log.outcome, self.log.generated
         self.events = EventLog()
         self.replicas: list[Replica] = []
-        self.up: list[Replica] = []
-        self.choose = router.chooser()
         self.hashes = whole_blocks(requests)
         self.arrived = array("d", [math.nan]) * len(requests)
         self.left = len(requests)
         self.done = self.env.event()
-        for spec in specs:
-            self.up.append(self.add(spec))
-        self.refused = refusals(requests, self.replicas)
+        self.entry = Pool(self, entry, "prefill" if decode else "serve", admission)
+        self.decode = Pool(self, decode, "decode") if decode else None
+        self.intervals = [(replica.index, 0.0, math.nan) for replica in self.replicas]
+        self.refused = self._refused()
         self.feed = feed(self)
+        self.dispatch = self.entry.dispatch
         if not self.left:
             self.stop()
 
-    def add(self, spec: ReplicaSpec) -> Replica:
-        """One more replica; the caller says when it is up."""
-        replica = self.scheduler.replica(self, len(self.replicas), spec)
-        self.replicas.append(replica)
-        return replica
+    def _refused(self) -> list[int] | None:
+        """The outcome of requests that one of the pools could never serve."""
+        found = [refusals(self.table, pool.replicas) for pool in (self.entry, self.decode) if pool]
+        lists = [one for one in found if one is not None]
+        return [max(outcomes) for outcomes in zip(*lists, strict=True)] if lists else None
 
     def arrive(self, row: int, now_s: float) -> None:
         """A request comes in from outside."""
@@ -74,11 +87,37 @@ class Fleet:
             return
         self.dispatch(job, now_s)
 
-    def dispatch(self, job: Job, now_s: float) -> None:
-        """Send a request to a replica."""
-        replica = self.choose(job, self.up, now_s)
-        self.placed[job.row] = replica.index
-        replica.submit(job, now_s)
+    def hand_on(self, job: Job, source: PrefillReplica, now_s: float) -> None:
+        """Move a prefilled request to a decode replica; it keeps its blocks until it has arrived."""
+        assert self.decode is not None
+        assert self.transfer is not None
+        pool = self.decode
+        target = pool.pick(job, now_s)
+        if target is None:  # no decode replica is up: it will be prefilled again where it then goes
+            source.sent(job, now_s)
+            job.restart()
+            return
+
+        def arrived(at_s: float) -> None:
+            source.sent(job, at_s)
+            job.computed = job.target
+            if target not in pool.up:
+                job.restart()
+                pool.dispatch(job, at_s)
+                return
+            self.log.replica[job.row] = target.index
+            target.submit(job, at_s)
+
+        self.transfer.send(self.env, source.index, target.index, job.target, now_s, arrived)
+
+    def open_interval(self, replica: Replica, now_s: float) -> None:
+        """The replica draws power from now on."""
+        self.intervals.append((replica.index, now_s, math.nan))
+
+    def close_interval(self, replica: Replica, now_s: float) -> None:
+        """The replica draws no power any more."""
+        place = max(i for i, (index, _, _) in enumerate(self.intervals) if index == replica.index)
+        self.intervals[place] = (replica.index, self.intervals[place][1], now_s)
 
     def finished(self, job: Job, now_s: float) -> None:
         """A request has all its tokens."""
@@ -97,6 +136,12 @@ class Fleet:
             self.stop()
         elif self.progress is not None and self.left % PROGRESS_EVERY == 0:
             self.progress(len(self.table) - self.left, len(self.table), now_s)
+
+    def abandon(self) -> None:
+        """Nothing can happen any more: requests without a replica that could take them have failed."""
+        for pool in (self.entry, self.decode):
+            for job in pool.stranded if pool else ():
+                self.outcome[job.row] = Outcome.failed
 
     def stop(self) -> None:
         """End the run with the events of this moment."""

@@ -30,6 +30,7 @@ from sparsesim.sim.steps import Curves, Line, StepModel
 
 if TYPE_CHECKING:
     from sparsesim.sim.fleet import Fleet
+    from sparsesim.sim.pool import Pool
 
 TIE_S = 1e-9  # two times nearer than this are one (well below any step, well above float rounding in a day)
 
@@ -139,6 +140,7 @@ class Replica(ABC):
         "phase",
         "phased",
         "plain",
+        "pool",
         "prefill_tok",
         "requests",
         "running",
@@ -177,6 +179,7 @@ class Replica(ABC):
         self.waiting: Queue = deque()
         self.outstanding = 0
         self.joined = 0
+        self.pool: Pool
         self.grows = True  # whether decoding takes blocks; a scheduler that reserves them all at once says no
         self.reset(0.0)
 
@@ -312,10 +315,14 @@ class Replica(ABC):
             if context < window.size:
                 window.growing -= 1
 
-    def release(self, job: Job) -> None:
-        """Give back what the request holds."""
+    def give_back(self, job: Job) -> None:
+        """Free the blocks that the request holds."""
         self.free += job.blocks
         job.blocks = 0
+
+    def release(self, job: Job) -> None:
+        """Give back what the request holds, its place among the running ones included."""
+        self.give_back(job)
         del self.running[job]
 
     def turn(self) -> None:
@@ -536,15 +543,62 @@ class Replica(ABC):
         self.outstanding -= 1
         self.finished(job, self.time)
 
-    def close(self, time_s: float) -> None:
-        """The run ends at `time_s`: keep the iterations of a leap that are complete by then."""
-        if self.iterations and not self.chunks and self.pending is not None:
+    def settle(self, time_s: float) -> None:
+        """Apply what is complete by `time_s` of the leap or step under way; the rest of it is lost."""
+        if not self.iterations:
+            return
+        done = self.iterations
+        if self.end > time_s:
             done = self.boundary(time_s + TIE_S)
             done -= self.ends(done) > time_s
-            if 0 < done < self.iterations:
-                self.cut(done)
-                self.advance()
+        if self.chunks and self.end > time_s:
+            done = 0
+        if 0 < done < self.iterations:
+            self.cut(done)
+        if done:
+            self.advance()
+        self.pending = None
+
+    def close(self, time_s: float) -> None:
+        """The run ends at `time_s`."""
+        self.settle(time_s)
         for job in self.running:
             if job.finish_step >= 0:
                 job.generated = job.output - max(job.finish_step - self.step, 0)
             self.requests.generated[job.row] = job.generated
+
+    def abort(self, time_s: float) -> list[Job]:
+        """Fail: everything held is lost. The requests it had, in order, ready to start again elsewhere."""
+        self.settle(time_s)
+        for job in list(self.running):
+            if job.finish_step >= 0 and job.generated < job.output:
+                self.leave(job)
+        jobs = [job for job in (*self.running, *self.waiting) if job.generated < job.output]
+        for job in jobs:
+            if job in self.running and job.generated:
+                self.fleet.events.add(self.time, Event.preempted, self.index, job.row)
+            job.restart()
+        self.waiting.clear()
+        self.outstanding = 0
+        self.reset(time_s)
+        return jobs
+
+    def withdraw(self, job: Job, time_s: float) -> bool:
+        """Take a request that was never admitted out of the queue; whether it was there."""
+        if job.preemptions or job not in self.waiting:
+            return False
+        self.waiting.remove(job)
+        self.outstanding -= 1
+        if self.waiting:
+            self.reconsider(time_s)
+        return True
+
+    def reconsider(self, time_s: float) -> None:
+        """The queue or the pool changed: look again at the next boundary, or now if nothing runs."""
+        if self.pending is None:
+            self.time = self.end = max(self.end, time_s)
+            self.wake_at(self.time)
+        elif self.iterations > 1:
+            done = self.boundary(time_s)
+            if done < self.iterations:
+                self.cut(done)

@@ -62,6 +62,13 @@ class Job:
         self.held: tuple[int, ...] = ()
         self.hashes: tuple[int, ...] = ()
 
+    def restart(self) -> None:
+        """Nothing is computed any more; the prompt and what was generated are known."""
+        self.target = self.prompt + self.generated
+        self.computed = self.blocks = 0
+        self.finish_step = -1
+        self.held = ()
+
     @property
     def rank(self) -> tuple[int, float, int]:
         """The order in which requests are served: priority, then arrival."""

@@ -9,11 +9,16 @@ import numpy as np
 from simpy.events import Timeout
 
 from sparsesim.errors import InputError, Problem
+from sparsesim.sim.admission import Admission
+from sparsesim.sim.autoscale import Autoscale
+from sparsesim.sim.faults import Faults
 from sparsesim.sim.fleet import Fleet, Progress
-from sparsesim.sim.records import Records, event_columns, request_columns, step_columns
+from sparsesim.sim.pool import PoolSpec
+from sparsesim.sim.records import Columns, Records, event_columns, request_columns, step_columns
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.routers.base import Router
 from sparsesim.sim.schedulers.base import Scheduler
+from sparsesim.sim.transfer import Transfer
 from sparsesim.workload.requests import RequestTable
 
 
@@ -25,6 +30,10 @@ def simulate_fleet(
     *,
     until_s: float | None = None,
     progress: Progress | None = None,
+    admission: Admission | None = None,
+    faults: Faults | None = None,
+    autoscale: Autoscale | None = None,
+    seed: int = 0,
 ) -> Records:
     """Serve the requests on the replicas.
 
@@ -36,15 +45,56 @@ def simulate_fleet(
         replicas: what serves it; all with the same attention windows and energy components.
         router: which replica a request goes to.
         scheduler: how a replica forms its batch.
+
         until_s: the simulated time at which to stop.
         progress: called now and then with (requests ended, all requests, simulated time in s).
+        admission: whom to turn away.
+        faults: what fails and when.
+        autoscale: replicas that come and go; `replicas` are those at the start, the first one the pattern.
+        seed: of random faults.
 
     Raises:
         InputError: no replica, replicas that do not go together, or lengths below 1.
 
     """
     check(requests, replicas)
-    fleet = Fleet(requests, replicas, router, scheduler, progress)
+    fleet = Fleet(requests, PoolSpec(replicas, router, scheduler), admission=admission, progress=progress)
+    return play(fleet, until_s, faults, autoscale, seed)
+
+
+def simulate_pools(
+    requests: RequestTable,
+    prefill: PoolSpec,
+    decode: PoolSpec,
+    transfer: Transfer,
+    *,
+    until_s: float | None = None,
+    progress: Progress | None = None,
+    admission: Admission | None = None,
+    faults: Faults | None = None,
+    seed: int = 0,
+) -> Records:
+    """Serve the requests disaggregated: one pool computes prompts, the other decodes, KV moves between them.
+
+    A request's first token comes from its prefill replica, which keeps its KV until it has arrived. KV that waits for
+    blocks of its decode replica waits outside the pool (in host memory). The other arguments are `simulate_fleet`'s;
+    replicas are numbered from the first of the prefill pool to the last of the decode pool.
+
+    Raises:
+        InputError: as `simulate_fleet`, or a scheduler that knows no such role.
+
+    """
+    check(requests, [*prefill.replicas, *decode.replicas])
+    fleet = Fleet(requests, prefill, decode, transfer, admission, progress)
+    return play(fleet, until_s, faults, None, seed)
+
+
+def play(fleet: Fleet, until_s: float | None, faults: Faults | None, autoscale: Autoscale | None, seed: int) -> Records:
+    """Start what acts on the fleet, run it, and gather the records."""
+    if faults is not None:
+        faults.start(fleet, seed)
+    if autoscale is not None:
+        autoscale.start(fleet, fleet.entry)
     partial = False
     try:
         run(fleet, until_s)
@@ -89,46 +139,59 @@ def check(requests: RequestTable, replicas: Sequence[ReplicaSpec]) -> None:
 
 
 def run(fleet: Fleet, until_s: float | None) -> None:
-    """Process events until all requests have ended or the horizon."""
+    """Process events until all requests have ended, the horizon, or nothing can happen any more."""
     if until_s is not None:
         Timeout(fleet.env, until_s).callbacks.append(lambda _: fleet.stop())
-    fleet.env.run(until=fleet.done)
+    try:
+        fleet.env.run(until=fleet.done)
+    except RuntimeError:
+        if fleet.done.triggered or fleet.env.peek() != math.inf:
+            raise
+        fleet.abandon()
 
 
 def close(fleet: Fleet, partial: bool) -> Records:
     """Stop every replica and gather the records."""
     end_s = float(fleet.env.now)
     if not fleet.left:
-        end_s = float(
-            max(np.nanmax(np.array(fleet.log.finish), initial=0.0), np.nanmax(np.array(fleet.arrived), initial=0.0))
-        )
+        ends = (np.nanmax(np.array(one), initial=0.0) for one in (fleet.log.finish, fleet.arrived))
+        end_s = float(max(ends))
     for replica in fleet.replicas:
         replica.close(end_s)
     columns = request_columns(fleet.log, len(fleet.table))
-    table = fleet.table
-    arrived = np.array(fleet.arrived)
-    asked = {
+    models = [replica.spec.steps for replica in fleet.replicas]
+    return Records(
+        requests={"request": columns.pop("request"), **asked_columns(fleet), **columns},
+        steps=step_columns(fleet.steps, models),
+        events=event_columns(fleet.events),
+        replicas=replica_columns(fleet, end_s),
+        components=models[0].components,
+        end_s=end_s,
+        partial=partial,
+    )
+
+
+def asked_columns(fleet: Fleet) -> Columns:
+    """What was asked, with the times at which requests came in the end."""
+    table, arrived = fleet.table, np.array(fleet.arrived)
+    return {
         "client": table.client,
         "priority": table.priority,
         "arrival_s": np.where(np.isnan(arrived), table.arrival_s, arrived),
         "prompt_tok": table.prompt_tok,
         "output_tok": table.output_tok,
     }
-    models = [replica.spec.steps for replica in fleet.replicas]
-    specs = [replica.spec for replica in fleet.replicas]
-    return Records(
-        requests={"request": columns.pop("request"), **asked, **columns},
-        steps=step_columns(fleet.steps, models),
-        events=event_columns(fleet.events),
-        replicas={
-            "replica": np.arange(len(specs), dtype=np.int32),
-            "up_s": np.zeros(len(specs)),
-            "down_s": np.full(len(specs), end_s),
-            "kv_blocks": np.array([spec.kv_blocks for spec in specs], dtype=np.int64),
-            "idle_w": np.array([spec.steps.idle_w for spec in specs]),
-            "active_idle_w": np.array([spec.steps.active_idle_w for spec in specs]),
-        },
-        components=models[0].components,
-        end_s=end_s,
-        partial=partial,
-    )
+
+
+def replica_columns(fleet: Fleet, end_s: float) -> Columns:
+    """The intervals in which replicas drew power, in order of replica and time."""
+    intervals = sorted(fleet.intervals)
+    specs = [fleet.replicas[index].spec for index, _, _ in intervals]
+    return {
+        "replica": np.array([index for index, _, _ in intervals], dtype=np.int32),
+        "up_s": np.array([min(start, end_s) for _, start, _ in intervals]),
+        "down_s": np.array([end_s if math.isnan(end) else min(end, end_s) for _, _, end in intervals]),
+        "kv_blocks": np.array([spec.kv_blocks for spec in specs], dtype=np.int64),
+        "idle_w": np.array([spec.steps.idle_w for spec in specs]),
+        "active_idle_w": np.array([spec.steps.active_idle_w for spec in specs]),
+    }

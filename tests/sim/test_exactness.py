@@ -11,6 +11,7 @@ from reference import Reference
 from step_models import Affine
 
 from sparsesim.sim.fleet import Fleet
+from sparsesim.sim.pool import PoolSpec
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.routers.least_outstanding import LeastOutstanding
 from sparsesim.sim.routers.round_robin import RoundRobin
@@ -149,7 +150,7 @@ def test_leaps_equal_single_iterations(data):
     table = data.draw(tables(count))
     replicas = data.draw(specs(count, table.prefix_blocks))
     scheduler, router = data.draw(SCHEDULERS), data.draw(ROUTERS)
-    fleet = Fleet(table, replicas, router, scheduler)
+    fleet = Fleet(table, PoolSpec(replicas, router, scheduler))
     run(fleet, None)
     records = close(fleet, partial=False)
     for replica in fleet.replicas:

@@ -47,13 +47,15 @@ class Continuous(Scheduler):
             )
         return self
 
-    def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec) -> ContinuousReplica:
+    def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec, role: str = "serve") -> ContinuousReplica:
         """A replica that batches continuously."""
-        if spec.prefix_cache == "off" or fleet.table.prefix_blocks is None:
-            return ContinuousReplica(fleet, index, spec, self)
         from sparsesim.sim.caching import CachingReplica
+        from sparsesim.sim.prefilling import CachingPrefillReplica, PrefillReplica
 
-        return CachingReplica(fleet, index, spec, self)
+        plain = spec.prefix_cache == "off" or fleet.table.prefix_blocks is None
+        if role == "prefill":
+            return (PrefillReplica if plain else CachingPrefillReplica)(fleet, index, spec, self)
+        return (ContinuousReplica if plain else CachingReplica)(fleet, index, spec, self)
 
 
 class RankQueue:
@@ -98,7 +100,6 @@ class ContinuousReplica(Replica):
     __slots__ = ("by_rank", "places", "prefilling", "token_budget")
 
     def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec, rules: Continuous) -> None:
-        self.prefilling: Job | None = None
         self.token_budget = rules.token_budget
         self.by_rank = rules.policy == "priority"
         slots = spec.state_slots
@@ -106,6 +107,11 @@ class ContinuousReplica(Replica):
         super().__init__(fleet, index, spec)
         if self.by_rank:
             self.waiting = RankQueue()
+
+    def reset(self, time_s: float) -> None:
+        """Nothing runs."""
+        super().reset(time_s)
+        self.prefilling: Job | None = None
 
     def submit(self, job: Job, now_s: float) -> None:
         """Queue a request; if it can enter at a boundary inside the leap, the leap ends there."""
@@ -125,7 +131,7 @@ class ContinuousReplica(Replica):
         budget = self.token_budget - self.decoding
         if budget <= 0 or len(self.running) >= self.places:
             return False
-        need = self.blocks(min(job.target, budget))
+        need = self.blocks(job.target + 1 if job.computed else min(job.target, budget))
         if need <= self.free - self.phased * ((boundary + 1) // self.block_tok + 1):
             return True
         return need <= self.free - self.grown(boundary + 1)
@@ -165,6 +171,11 @@ class ContinuousReplica(Replica):
         while waiting and budget > 0 and len(running) < places:
             job = waiting[0]
             target = job.target
+            if job.computed:
+                if (free := self.enter_ready(job, free)) < 0:
+                    break
+                budget -= 1
+                continue
             q = target if target < budget else budget
             need = self.blocks(q)
             if need > free:
@@ -181,6 +192,18 @@ class ContinuousReplica(Replica):
             if not job.preemptions:
                 self.admitted[job.row] = self.time
         return chunks
+
+    def enter_ready(self, job: Job, free: int) -> int:
+        """Let a request whose KV was computed elsewhere decode from this iteration on; the blocks left, -1 if none."""
+        need = self.blocks(job.target + 1)
+        if need > free:
+            return -1
+        self.waiting.popleft()
+        self.running[job] = None
+        self.free -= self.blocks(job.target)
+        self.join(job)
+        self.fleet.events.add(self.time, Event.transferred, self.index, job.row)
+        return free - need
 
     def take_chunk(self, job: Job, budget: int, free: int) -> tuple[int, int]:
         """Take blocks for a chunk; its tokens and the blocks left."""
@@ -241,8 +264,7 @@ class ContinuousReplica(Replica):
         if self.prefilling is job:
             self.prefilling = None
         self.release(job)
-        job.target = job.prompt + job.generated
-        job.computed = 0
+        job.restart()
         job.preemptions += 1
         self.waiting.appendleft(job)
         self.requests.preemptions[job.row] += 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from sparsesim.errors import InputError, Problem
 from sparsesim.sim.replica import Replica, ReplicaSpec
 from sparsesim.sim.request import Job
 from sparsesim.sim.schedulers.base import Scheduler
@@ -29,8 +30,15 @@ class Static(Scheduler):
 
     batch: int = Field(32, ge=1)
 
-    def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec) -> StaticReplica:
-        """A replica that serves one batch after another."""
+    def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec, role: str = "serve") -> StaticReplica:
+        """A replica that serves one batch after another.
+
+        Raises:
+            InputError: in a pool of prefill or decode replicas.
+
+        """
+        if role != "serve":
+            raise InputError(Problem(f"static batching has no {role} role", path="scheduler", hint="continuous"))
         return StaticReplica(fleet, index, spec, self)
 
 
@@ -43,6 +51,10 @@ class StaticReplica(Replica):
         self.places = rules.batch if spec.state_slots is None else min(rules.batch, spec.state_slots)
         super().__init__(fleet, index, spec)
         self.grows = False
+
+    def reset(self, time_s: float) -> None:
+        """No batch."""
+        super().reset(time_s)
         self.unfinished = 0  # sequences of the batch that still want tokens
 
     def submit(self, job: Job, now_s: float) -> None:
