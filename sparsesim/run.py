@@ -29,6 +29,7 @@ from sparsesim.metrics.stats import mean_summary, replication_intervals
 from sparsesim.metrics.summary import summarise
 from sparsesim.scenario import Scenario
 from sparsesim.sim.records import Columns, Records
+from sparsesim.units import parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +80,12 @@ class Run:
     def partial(self) -> bool:
         """Whether it was interrupted before its end."""
         return bool(self.manifest.get("partial", False))
+
+    @property
+    def warm_up_s(self) -> float:
+        """Seconds at the start that the summary leaves out."""
+        simulation = self.manifest.get("scenario", {}).get("simulation", {})
+        return parse(simulation.get("warm_up", "0 s"), "time")
 
     def frame(self, table: str) -> pd.DataFrame:
         """A table (requests, steps, events, power, ops) as a data frame.

@@ -14,6 +14,7 @@ from sparsesim.cost.breakdown import Step
 from sparsesim.cost.kernel import CostModel, cost_model
 from sparsesim.cost.memory import MemoryPlan, check_fits, plan_memory
 from sparsesim.cost.step import ReplicaSteps
+from sparsesim.cost.tables import StepTables
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.hardware.engine import Engine, load_engine
@@ -44,11 +45,12 @@ class PoolSystem:
     @cached_property
     def steps(self) -> ReplicaSteps:
         """Step costs of a replica."""
-        return ReplicaSteps(self.model, self.setting, self.costs, self.engine, self.pool.devices)
+        tables = StepTables(self.model, self.setting, self.costs)
+        return ReplicaSteps(tables, self.engine, self.pool.devices)
 
     def stretched(self, factor: float) -> ReplicaSteps:
         """Step costs with kernel times scaled: the bounds of an interval."""
-        return replace(self.steps, stretch=factor, _curves={}, _chunks={})
+        return replace(self.steps, stretch=factor, _curves={})
 
     @cached_property
     def memory(self) -> MemoryPlan:

@@ -12,11 +12,12 @@ from sparsesim.cost.kernel import Cost, CostModel
 from sparsesim.cost.power import PowerModel, clock_under_cap, one_clock_under_cap
 from sparsesim.hardware.engine import Engine
 from sparsesim.work import Task
+from sparsesim.work.collective import COLLECTIVES
 
 Floats = npt.NDArray[np.float64]
 COMPONENTS = ("compute", "memory", "link", "static")
-TIME, CORE, COMPUTE, MEMORY, LINK, KERNELS = range(6)
-WIDTH = 6
+TIME, COLLECTIVE, CORE, COMPUTE, MEMORY, LINK, KERNELS = range(7)
+WIDTH = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +33,27 @@ def price(tasks: Iterable[Task], model: CostModel) -> list[Priced]:
     return [Priced(task, model.cost(task.op)) for task in tasks]
 
 
-def totals(priced: Iterable[Priced], engine: Engine, shape: tuple[int, ...] = ()) -> Floats:
-    """[..., 6]: time with the engine's gaps, clock-bound time, compute, memory and link joules, kernels launched."""
+def totals(priced: Iterable[Priced], shape: tuple[int, ...] = ()) -> Floats:
+    """[..., 7]: kernel time, collective time, clock-bound time, compute, memory and link joules, kernels launched.
+
+    Nothing of an engine is in them: `finished` adds it.
+    """
     total = np.zeros((*shape, WIDTH))
     for item in priced:
         n, c = item.task.count, item.cost
-        time = n * (c.time_s * engine.quality.value + engine.gap.value)
-        columns: tuple[Floats | float, ...] = (
-            time,
-            n * c.core_s * engine.quality.value,
-            n * c.compute_j,
-            n * c.memory_j,
-            n * c.link_j,
-            n,
-        )
-        for i, column in enumerate(columns):
-            total[..., i] += column
+        total[..., COLLECTIVE if isinstance(item.task.op, COLLECTIVES) else TIME] += n * c.time_s
+        total[..., CORE] += n * c.core_s
+        total[..., COMPUTE] += n * c.compute_j
+        total[..., MEMORY] += n * c.memory_j
+        total[..., LINK] += n * c.link_j
+        total[..., KERNELS] += n
     return total
+
+
+def engine_seconds(item: Priced, engine: Engine) -> float:
+    """Seconds of all launches of a task under an engine, without the gaps between them."""
+    factor = engine.collectives if isinstance(item.task.op, COLLECTIVES) else engine.quality
+    return item.task.count * float(np.sum(item.cost.time_s)) * factor.value
 
 
 def finished(total: Floats, host_s: Floats, graph: npt.NDArray[np.bool_], engine: Engine, power: PowerModel) -> Floats:
@@ -56,21 +61,25 @@ def finished(total: Floats, host_s: Floats, graph: npt.NDArray[np.bool_], engine
 
     Outside of graphs the device waits for the host where launching takes longer than running.
     """
+    quality, gaps = engine.quality.value, total[..., KERNELS] * engine.gap.value
+    running = total[..., TIME] * quality + total[..., COLLECTIVE] * engine.collectives.value + gaps
     launched = total[..., KERNELS] * engine.launch.value
-    time = np.where(graph, total[..., TIME], np.maximum(total[..., TIME], launched)) + host_s
-    rest = total[..., MEMORY] + total[..., LINK]
-    clock = clock_under_cap(time, total[..., CORE], total[..., COMPUTE], rest, power)
-    stretched = time + total[..., CORE] * (1.0 / clock - 1.0)
+    time = np.where(graph, running, np.maximum(running, launched)) + host_s
+    core, rest = total[..., CORE] * quality, total[..., MEMORY] + total[..., LINK]
+    clock = clock_under_cap(time, core, total[..., COMPUTE], rest, power)
+    stretched = time + core * (1.0 / clock - 1.0)
     compute = total[..., COMPUTE] * clock**power.exponent
     return np.stack([stretched, compute, total[..., MEMORY], total[..., LINK], power.static_w * stretched], axis=-1)
 
 
 def finished_one(total: Sequence[float], host_s: float, graph: bool, engine: Engine, power: PowerModel) -> list[float]:
     """`finished` for a single step in plain floats, which is some thirty times faster for one."""
-    time, core, compute, memory, link, kernels = total
+    kernel_s, collective_s, core, compute, memory, link, kernels = total
+    time = kernel_s * engine.quality.value + collective_s * engine.collectives.value + kernels * engine.gap.value
     if not graph:
         time = max(time, kernels * engine.launch.value)
     time += host_s
+    core *= engine.quality.value
     if power.static_w + (compute + memory + link) / time > power.cap_w:
         clock = one_clock_under_cap(time, core, compute, memory + link, power)
         time += core * (1.0 / clock - 1.0)

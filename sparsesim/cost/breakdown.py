@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsesim.cost.accumulate import COMPONENTS, Floats, Priced, price
+from sparsesim.cost.accumulate import COMPONENTS, Floats, Priced, engine_seconds, price
 from sparsesim.cost.kernel import BOUNDS
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.model.arch import Batch
@@ -87,7 +87,7 @@ def half_width(steps: ReplicaSteps, priced: Sequence[Priced], time_s: float) -> 
     by_class: dict[str, float] = {}
     kernels = 0.0
     for item in priced:
-        seconds = item.task.count * float(np.sum(item.cost.time_s)) * steps.engine.quality.value
+        seconds = engine_seconds(item, steps.engine)
         own = by_class.get(item.cost.kernel_class, 0.0)
         by_class[item.cost.kernel_class] = own + seconds * float(np.mean(item.cost.half_width))
         kernels += seconds
@@ -101,7 +101,7 @@ def bound_shares(steps: ReplicaSteps, priced: Sequence[Priced]) -> dict[str, flo
     engine = steps.engine
     shares = dict.fromkeys(BOUNDS, 0.0)
     for item in priced:
-        seconds = item.task.count * float(np.sum(item.cost.time_s)) * engine.quality.value
+        seconds = engine_seconds(item, engine)
         shares[BOUNDS[int(np.ravel(item.cost.bound)[0])]] += seconds
         shares["host"] += item.task.count * engine.gap.value
     shares["host"] += engine.host_per_step.value

@@ -31,6 +31,10 @@ class Engine(Frozen):
     graph_tok: Figure[int] = Field(description="tokens of a step up to which graphs are used; 0: never")
     reserve: Figure[units.Bytes] = Field(description="a device's context, graphs, communicators and activations")
     quality: Figure[float] = Field(description="time of its kernels over ours")
+    collectives: Figure[float] = Field(
+        default_factory=lambda: Figure[float](value=1.0, source="assumed: NCCL's, as measured"),
+        description="time of its collectives over NCCL's",
+    )
     fused: bool = Field(True, description="fused norms, rotary embedding and activations")
     half_width: float = Field(0.2, ge=0, description="of the 90 % interval (log) that its overheads add")
 

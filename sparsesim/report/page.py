@@ -15,7 +15,6 @@ from sparsesim.report.plots.timeline import timeline_figure
 from sparsesim.report.tables import LATENCIES, OP_COLUMNS, STATISTICS, figures, op_rows, plain_rows, side_by_side
 from sparsesim.report.words import answer, deployment, described, interval_of, shown, verdict
 from sparsesim.run import Run
-from sparsesim.units import parse
 
 CAPTIONS = {
     "latency": "Share of finished requests that were at least as fast; the dashed line is the SLO.",
@@ -56,8 +55,7 @@ def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
 
 def _own(run: Run, suffix: str, title: str) -> Iterator[Picture]:
     if "power" in run.tables:
-        warm_up = run.manifest.get("scenario", {}).get("simulation", {}).get("warm_up", "0 s")
-        yield Picture(f"timeline{suffix}", timeline_figure(run, parse(warm_up, "time")), title)
+        yield Picture(f"timeline{suffix}", timeline_figure(run), title)
     if "ops" in run.tables:
         yield Picture(f"roofline{suffix}", roofline_figure(run), title)
         yield Picture(f"ops{suffix}", ops_figure(run), title)
@@ -95,10 +93,12 @@ def _case(run: Run) -> dict[str, Any]:
         "groups": _groups(run),
         "has_intervals": any(interval for _, _, interval in figures(run)),
         "ops": list(op_rows(run, OPS)) if "ops" in run.tables else [],
-        "memory": list(plain_rows(_memory(run))),
-        "provenance": list(plain_rows(run.summary.get("provenance") or {})),
+        "memory": list(_memory(run)),
+        "provenance": list(_provenance(run)),
         "manifest": run.manifest,
-        "scenario": yaml.safe_dump(run.manifest.get("scenario", {}), sort_keys=False, allow_unicode=True),
+        "scenario": yaml.safe_dump(
+            _without_empty(run.manifest.get("scenario", {})), sort_keys=False, allow_unicode=True
+        ),
     }
 
 
@@ -143,9 +143,25 @@ GROUPS = {
 }
 
 
-def _memory(run: Run) -> dict[str, Any]:
-    """Bytes with a unit, by pool."""
-    return {
-        pool: {name: shown(value, "B") if isinstance(value, float) else value for name, value in parts.items()}
-        for pool, parts in (run.manifest.get("memory") or {}).items()
-    }
+def _memory(run: Run) -> Iterator[tuple[str, str]]:
+    """Bytes with a unit and counts, by pool where there are several."""
+    pools = run.manifest.get("memory") or {}
+    for pool, parts in pools.items():
+        for name, value in parts.items():
+            of_pool = f"{pool}: " if len(pools) > 1 else ""
+            text = shown(value, "B") if name.endswith("_bytes") else f"{value:,}"
+            yield f"{of_pool}{name.removesuffix('_bytes').replace('_', ' ')}", text
+
+
+def _provenance(run: Run) -> Iterator[tuple[str, str]]:
+    """What the figures rest on; numbers there are shares."""
+    for name, value in plain_rows(run.summary.get("provenance") or {}):
+        text = shown(value, "share") if isinstance(value, float) else str(value)
+        yield name.removeprefix("all.").replace("_", " ").replace(".", ", "), text
+
+
+def _without_empty(values: Any) -> Any:
+    """The scenario less the keys that nothing was said for."""
+    if isinstance(values, dict):
+        return {key: _without_empty(item) for key, item in values.items() if item is not None}
+    return [_without_empty(item) for item in values] if isinstance(values, list) else values

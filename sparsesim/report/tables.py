@@ -120,10 +120,10 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def plain_rows(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+def plain_rows(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Nested mappings as rows of dotted name and value."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from plain_rows(value, f"{above}{name}.")
         else:
-            yield f"{above}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)
+            yield f"{above}{name}", value

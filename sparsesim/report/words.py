@@ -66,7 +66,9 @@ def _cut_short(run: Run) -> str:
 
 
 def _slo(run: Run) -> str:
-    slo = run.summary.get("slo")
+    slo, counts = run.summary.get("slo"), run.summary.get("requests")
+    if counts and not counts["completed"] and not counts["failed"]:
+        return "No request was measured: none arrived after the warm-up."
     if not slo:
         return ""
     terms = " and ".join(f"{SLO_NAMES[name]} ≤ {shown(term['limit'], 's')}" for name, term in slo["terms"].items())

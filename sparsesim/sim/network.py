@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from sparsesim.errors import InputError, Problem
 
 Floats = NDArray[np.float64]
-_DONE = 1e-9
-"""A flow with less than this share left is done: rounding of times that are added up."""
+_TOGETHER = 1e-9
+"""Flows that would end within this share of the next end's delay end with it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,9 +143,11 @@ class FluidNetwork:
             if active.rate != rate and active.flow.on_rate is not None:
                 active.flow.on_rate(rate)
             active.rate = rate
-        soonest = min(active.left / active.rate for active in self._active)
+        delays = [active.left / active.rate for active in self._active]
+        soonest = min(delays)
+        ending = [a for a, delay in zip(self._active, delays, strict=True) if delay <= soonest * (1.0 + _TOGETHER)]
         version = self._version
-        self._after(soonest, lambda: self._finish(version))
+        self._after(soonest, lambda: self._finish(version, ending))
 
     def _rates(self) -> list[float]:
         """Share of each flow done per second."""
@@ -160,13 +162,14 @@ class FluidNetwork:
         rates = max_min_rates(share[used], self.capacity_bytes_per_s[used], ceiling)
         return [float(rate) for rate in rates / size]
 
-    def _finish(self, version: int) -> None:
+    def _finish(self, version: int, ending: list[_Active]) -> None:
+        """End the flows the timer was set for: by intent, not by what rounding of late times leaves of them."""
         if version != self._version:
             return
         self._advance()
-        ended = [active for active in self._active if active.left <= _DONE]
-        self._active = [active for active in self._active if active.left > _DONE]
-        for active in ended:
+        self._active = [active for active in self._active if not any(active is end for end in ending)]
+        for active in ending:
+            self.carried_bytes += active.left * active.flow.bytes
             if active.flow.on_rate is not None:
                 active.flow.on_rate(0.0)
             active.done.succeed()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pydantic import Field
 from simpy.events import Timeout
-
-from sparsesim import units
-from sparsesim.families import Frozen
 
 if TYPE_CHECKING:
     from simpy import Environment
@@ -25,23 +23,24 @@ class Transfer(Protocol):
 Done = Callable[[float], None]
 
 
-class PointToPoint(Frozen):
+@dataclass(frozen=True)
+class PointToPoint:
     """Every transfer has a link of its own: latency + bytes / bandwidth, without contention.
 
     Attributes:
-        latency: of one transfer.
-        bandwidth: of one transfer; None: it takes no time beyond the latency.
-        bytes_per_token: of KV, over all layers and ranks of the replica.
+        latency_s: of one transfer.
+        bytes_per_s: of one transfer; inf: it takes no time beyond the latency.
+        bytes_per_tok: of KV, over all layers and ranks of the replica.
 
     """
 
-    latency: units.Seconds = Field(0.0, ge=0)
-    bandwidth: units.BytesPerSecond | None = Field(None, gt=0)
-    bytes_per_token: units.Bytes = Field(0.0, ge=0)
+    latency_s: float = 0.0
+    bytes_per_s: float = math.inf
+    bytes_per_tok: float = 0.0
 
     def time_s(self, tokens: int) -> float:
         """Seconds that `tokens` take."""
-        return self.latency + (tokens * self.bytes_per_token / self.bandwidth if self.bandwidth else 0.0)
+        return self.latency_s + tokens * self.bytes_per_tok / self.bytes_per_s
 
     def send(self, env: Environment, source: int, target: int, tokens: int, now_s: float, done: Done) -> None:
         """Move the KV of `tokens`; source and target do not matter here."""

@@ -111,3 +111,7 @@ class MoeCombine(_Routed):
     """Experts' outputs back to the tokens' ranks."""
 
     op: ClassVar[str] = "moe_combine"
+
+
+COLLECTIVES = (Collective, Send, _Routed)
+"""Ops that an engine may run with its own communication kernels."""

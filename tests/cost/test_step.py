@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from sparsesim.cost.accumulate import finished, finished_one, price, totals
+from sparsesim.cost.accumulate import engine_seconds, finished, finished_one, price, totals
 from sparsesim.cost.breakdown import at_context, bound_shares, half_width, step
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.step import ReplicaSteps
+from sparsesim.cost.tables import StepTables
 from sparsesim.hardware.engine import load_engine
 from sparsesim.model.arch import Batch, Chunk
 from sparsesim.model.setting import Setting
@@ -19,13 +20,13 @@ MODELS = [("llama-3.1-8b", 1), ("qwen3-30b-a3b", 2), ("samba-421m", 1), ("mamba2
 
 def steps_of(costs: CostModel, name: str, tp: int) -> ReplicaSteps:
     model = load_model(name)
-    return ReplicaSteps(model, Setting(tp=tp, precision=model.precision), costs, load_engine("vllm"), tp)
+    return ReplicaSteps(StepTables(model, Setting(tp=tp, precision=model.precision), costs), load_engine("vllm"), tp)
 
 
 def direct(steps: ReplicaSteps, batch: Batch, sequences: int) -> list[float]:
     """The step priced from its tasks, nothing tabulated."""
     priced = price(steps.model.tasks(batch, steps.setting), steps.costs)
-    total = totals(priced, steps.engine)
+    total = totals(priced)
     host = steps.engine.host_s(sequences, steps.model.vocab)
     graph = np.asarray(float(batch.tokens) <= steps.engine.graph_tok.value)
     values = finished(total, np.asarray(host), graph, steps.engine, steps.costs.power)
@@ -67,7 +68,9 @@ def test_one_step_in_plain_floats_is_the_vectorised_one(costs: CostModel) -> Non
     rng = np.random.default_rng(3)
     for _ in range(50):
         time = rng.uniform(1e-3, 0.1)
-        total = np.array([time, time * rng.uniform(), 700 * time * rng.uniform(), 300 * time * rng.uniform(), 0.1, 300])
+        total = np.array(
+            [time, time / 9, time * rng.uniform(), 700 * time * rng.uniform(), 300 * time * rng.uniform(), 0.1, 300]
+        )
         for graph in (True, False):
             wide = finished(total, np.asarray(1e-3), np.asarray(graph), engine, costs.power)
             assert finished_one(total.tolist(), 1e-3, graph, engine, costs.power) == pytest.approx(list(wide), rel=1e-6)
@@ -75,8 +78,8 @@ def test_one_step_in_plain_floats_is_the_vectorised_one(costs: CostModel) -> Non
 
 def test_data_parallel_attention_halves_what_a_rank_holds(costs: CostModel) -> None:
     model, engine = load_model("qwen3-8b"), load_engine("vllm")
-    one = ReplicaSteps(model, Setting(precision=model.precision), costs, engine, 1)
-    two = ReplicaSteps(model, Setting(dp=2, precision=model.precision), costs, engine, 2)
+    one = ReplicaSteps(StepTables(model, Setting(precision=model.precision), costs), engine, 1)
+    two = ReplicaSteps(StepTables(model, Setting(dp=2, precision=model.precision), costs), engine, 2)
     host = engine.host_per_sequence.value * 32
     assert at_context(two, 64, 500.0)[0] == pytest.approx(at_context(one, 32, 500.0)[0] + host, rel=1e-6)
 
@@ -84,7 +87,7 @@ def test_data_parallel_attention_halves_what_a_rank_holds(costs: CostModel) -> N
 def test_a_breakdown_explains_its_step(costs: CostModel) -> None:
     steps = steps_of(costs, "qwen3-30b-a3b", 2)
     one = step(steps, "decode", Batch(decode=16.0, context=1000.0))
-    kernels = sum(item.task.count * (float(item.cost.time_s) + steps.engine.gap.value) for item in one.priced)
+    kernels = sum(engine_seconds(item, steps.engine) + item.task.count * steps.engine.gap.value for item in one.priced)
     assert one.time_s == pytest.approx(kernels + steps.engine.host_s(16, steps.model.vocab), rel=0.01)
     assert sum(bound_shares(steps, one.priced).values()) == pytest.approx(1.0)
     assert 0 < half_width(steps, one.priced, one.time_s) < 0.7

@@ -68,7 +68,9 @@ def test_rows_are_a_counting_sort_by_expert_then_token(name: str) -> None:
 
 
 def test_equal_logits_go_to_the_lower_experts_and_never_twice() -> None:
-    routing = run_route(torch.zeros(3, 16, dtype=HALF), torch.zeros(9, 16, dtype=HALF), 4, ROUTER_TILES["one tail block"])
+    routing = run_route(
+        torch.zeros(3, 16, dtype=HALF), torch.zeros(9, 16, dtype=HALF), 4, ROUTER_TILES["one tail block"]
+    )
     assert routing.slot_expert.tolist() == [[0, 1, 2, 3]] * 3
     assert routing.slot_weight.flatten().tolist() == pytest.approx([0.25] * 12)
 
@@ -166,4 +168,6 @@ def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="tail_t is 24"):
         config.RouterTile(16, 16, 32, 1, 24, 4, 2)
     with pytest.raises(ValueError, match="do not fit weight"):
-        grouped.grouped_mm(tokens_of(3, 32), weights.down, torch.zeros(5, dtype=torch.int32), GROUPED_TILES["rows left"])
+        grouped.grouped_mm(
+            tokens_of(3, 32), weights.down, torch.zeros(5, dtype=torch.int32), GROUPED_TILES["rows left"]
+        )

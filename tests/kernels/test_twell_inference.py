@@ -13,7 +13,7 @@ from sparsesim.kernels.twell.format import TwellFormat, entry, entry_columns, en
 from sparsesim.kernels.twell.gather import Worklist, up_down
 from sparsesim.kernels.twell.launch import GateLaunch
 from sparsesim.kernels.twell.pack import pack_gate
-from sparsesim.kernels.twell.weights import FfnWeights
+from sparsesim.kernels.twell.weights import FfnWeights, FusedWeights, SplitWeights
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter multiplies bf16 matrices as if they were integers, so products are tested in fp16 there; gate
@@ -32,17 +32,24 @@ def layer(rows: int, width: int, neurons: int, bias: float, seed: int = 0) -> tu
     return x.to(DEVICE, DTYPE), FfnWeights(*(matrix.to(DEVICE, DTYPE) for matrix in matrices))
 
 
+def run(path: Path, x: torch.Tensor, weights: FfnWeights) -> torch.Tensor:
+    if path == "hot_cold":
+        frequency = (reference.gate(x, weights) > 0).float().mean(dim=0)
+        return ffn(x, SplitWeights.of(weights, frequency, hot=64), path, SMALL)
+    return ffn(x, weights, path, SMALL)
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("bias", [-1.5, 0.0, 9.0], ids=["sparse", "half (overflows)", "every neuron active"])
 def test_every_path_equals_dense(path: Path, bias: float) -> None:
     x, weights = layer(5, 64, 192, bias)
-    assert_close(path, ffn(x, weights, path, SMALL), reference.ffn(x, weights), torch.bfloat16)
+    assert_close(path, run(path, x, weights), reference.ffn(x, weights), torch.bfloat16)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_one_token_with_no_active_neuron_gives_zero(path: Path) -> None:
     x, weights = layer(1, 64, 128, -40.0)
-    assert torch.equal(ffn(x, weights, path, SMALL), torch.zeros_like(x))
+    assert torch.equal(run(path, x, weights), torch.zeros_like(x))
 
 
 @pytest.mark.parametrize(("width", "neurons"), [(64, 64), (192, 320), (128, 704)])
@@ -107,6 +114,20 @@ def test_an_entry_holds_column_and_value_by_hand() -> None:
     assert entry_values(word).item() == 1.5
 
 
+def test_joined_gate_and_up_give_the_same_dense_result() -> None:
+    x, weights = layer(4, 64, 128, 0.0)
+    assert_close("fused", ffn(x, FusedWeights.of(weights), "dense"), reference.ffn(x, weights), DTYPE)
+
+
+def test_the_split_puts_the_most_frequent_neurons_into_the_dense_part() -> None:
+    _, weights = layer(1, 64, 192, 0.0)
+    frequency = torch.zeros(192)
+    frequency[100:164] = torch.linspace(0.9, 0.1, 64)
+    split = SplitWeights.of(weights, frequency, hot=64)
+    assert torch.equal(split.hot.down, weights.down[100:164])
+    assert torch.equal(split.cold.gate, torch.cat([weights.gate[:100], weights.gate[164:]]))
+
+
 def test_neuron_order_does_not_matter() -> None:
     x, weights = layer(4, 64, 192, -1.0)
     order = torch.randperm(192, generator=torch.Generator().manual_seed(2)).to(DEVICE)
@@ -117,6 +138,8 @@ def test_wrong_arguments_are_named() -> None:
     x, weights = layer(4, 64, 128, 0.0)
     with pytest.raises(KernelRequirementError, match=r"path is 'twel', accepted are dense, twell"):
         ffn(x, weights, "twel")  # type: ignore[arg-type]
+    with pytest.raises(KernelRequirementError, match="path 'hot_cold' does not take FfnWeights"):
+        ffn(x, weights, "hot_cold")
     with pytest.raises(KernelRequirementError, match=r"x has shape \[4, 32\], must be \[any, 64\]"):
         ffn(x[:, :32].contiguous(), weights, "twell")
     with pytest.raises(KernelRequirementError, match="F is 100, must be a multiple of 64 up to 65536"):

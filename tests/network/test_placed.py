@@ -9,6 +9,7 @@ from sparsesim.cost.kernel import cost_model
 from sparsesim.cost.network.placed import PlacedCosts, expert_groups, placed_costs
 from sparsesim.cost.network.placement import Placement
 from sparsesim.cost.step import ReplicaSteps
+from sparsesim.cost.tables import StepTables
 from sparsesim.errors import InputError
 from sparsesim.hardware.engine import load_engine
 from sparsesim.hardware.profile import load_device
@@ -34,7 +35,7 @@ def dispatch(tokens: float = 128.0) -> MoeDispatch:
 
 
 def decode_s(costs: PlacedCosts) -> float:
-    steps = ReplicaSteps(MODEL, SETTING, costs, load_engine("vllm"), 16)
+    steps = ReplicaSteps(StepTables(MODEL, SETTING, costs), load_engine("vllm"), 16)
     return float(steps.decode(16 * 512).base[0])
 
 

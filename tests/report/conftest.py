@@ -91,7 +91,7 @@ def ops(model: str = "qwen3-8b") -> Columns:
 BACKGROUND = {
     "bound": {"prefill": {"compute": 0.8, "memory": 0.1, "host": 0.1}, "decode": {"memory": 0.9, "host": 0.1}},
     "provenance": {"hardware": "h100-sxm (datasheet, measured)", "kernels": "assumed"},
-    "memory": {"all": {"weights": 16.4e9, "reserve": 3e9, "kv": 58e9}},
+    "memory": {"all": {"weight_bytes": 16.4e9, "reserve_bytes": 3e9, "kv_blocks": 4000}},
     "assumptions": ["Devices keep their clocks up for 10 s after a step (assumed)."],
     "citations": ["Yang et al., Qwen3 Technical Report, 2025"],
     "devices": 2,

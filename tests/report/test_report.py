@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,16 @@ def test_the_latency_curve_is_the_distribution(run: Run) -> None:
     at_90 = np.interp(90, curve[:, 1], curve[:, 0])
     assert at_90 == pytest.approx(1e3 * run.summary["ttft_s"]["p90"], rel=1e-6)
     assert axis.get_xlabel().startswith("ms")
+
+
+def test_the_warm_up_is_left_out_of_the_curve(run: Run) -> None:
+    scenario = {**run.manifest["scenario"], "simulation": {"warm_up": "30 s"}}
+    late = replace(run, manifest={**run.manifest, "scenario": scenario})
+    requests = run.tables["requests"]
+    after = requests["arrival_s"] >= 30.0
+    assert 0 < after.sum() < len(after)
+    curve = latency_figure([late]).axes[0].lines[0].get_xydata()
+    assert curve[-1, 0] == pytest.approx(1e3 * requests["ttft_s"][after].max())
 
 
 def test_the_power_panel_stacks_to_the_total(run: Run) -> None:

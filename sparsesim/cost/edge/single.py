@@ -33,7 +33,7 @@ class Single:
     def _values(self, batch: Batch, tokens: float) -> Floats:
         setting = Setting(precision=self.precision, fused=self.engine.fused)
         tasks = [task for task in self.model.tasks(batch, setting) if _sized(task.op, batch)]
-        total = totals(price(tasks, self.costs), self.engine)
+        total = totals(price(tasks, self.costs))
         host = np.asarray(self.engine.host_s(1.0, self.model.vocab))
         graph = np.asarray(tokens <= self.engine.graph_tok.value)
         return finished(total, host, graph, self.engine, self.costs.power)

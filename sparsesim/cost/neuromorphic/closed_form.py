@@ -41,7 +41,7 @@ class StageLoad:
 
     @property
     def time_s(self) -> float:
-        """Of the layer's step (pipelined) or steps (fall-through)."""
+        """Of the layer's step (pipelined) or steps (fall-through, where `mesh_s` is contained in `core_s`)."""
         return max(self.core_s, self.mesh_s) + self.link_s + self.barrier_s
 
 
@@ -91,34 +91,36 @@ def _pipelined(stage: StageMap, path: tuple[Step, ...], m: Machine) -> StageLoad
     generation = sum((s.generation_s for s in path), np.zeros(stage.cores))
     processing = sum((s.processing_s for s in path), np.zeros(stage.cores))
     busy = np.maximum(generation, processing)
+    mesh_s = float(sum((s.links_s for s in path), np.zeros(1)).max())
     return StageLoad(
         name=stage.stage.name,
         first_chip=stage.first_chip,
         cores=stage.cores,
         core_s=float(busy.max()),
-        mesh_s=sum(s.mesh_s for s in path),
+        mesh_s=mesh_s,
         link_s=sum(s.crossing for s in path) * m.link_s,
         barrier_s=m.barrier_s(tiles_used(stage, m)),
         mean_core_s=float(busy.mean()),
-        bound=_bound(float(generation.max()), float(processing.max()), sum(s.mesh_s for s in path)),
+        bound=_bound(float(generation.max()), float(processing.max()), mesh_s),
     )
 
 
 def _fall_through(stage: StageMap, path: tuple[Step, ...], m: Machine) -> StageLoad:
     generation = sum(float(s.generation_s.max()) for s in path)
     processing = sum(float(s.processing_s.max()) for s in path)
-    core = sum(max(float(s.generation_s.max()), float(s.processing_s.max()), s.mesh_s) for s in path)
+    mesh_s = sum(float(s.links_s.max()) for s in path)
+    core = sum(max(float(s.generation_s.max()), float(s.processing_s.max()), float(s.links_s.max())) for s in path)
     busy = sum((np.maximum(s.generation_s, s.processing_s) for s in path), np.zeros(stage.cores))
     return StageLoad(
         name=stage.stage.name,
         first_chip=stage.first_chip,
         cores=stage.cores,
         core_s=core * m.fall_through,
-        mesh_s=sum(s.mesh_s for s in path),
+        mesh_s=mesh_s,
         link_s=sum(s.crossing for s in path) * m.link_s,
         barrier_s=len(path) * m.barrier_s(tiles_used(stage, m)),
         mean_core_s=float(busy.mean()),
-        bound=_bound(generation, processing, sum(s.mesh_s for s in path)),
+        bound=_bound(generation, processing, mesh_s),
     )
 
 

@@ -75,7 +75,8 @@ class DensitySet(Frozen):
     """
 
     name: str
-    model: str
+    model: str = Field(description="the model they were measured on; `any` for all")
+    reference: str = Field(description="the set of the dense model that speed-ups are against")
     source: str = Field(min_length=1)
     densities: dict[str, Density] = Field(min_length=1, description="by projection: i, f, g, o, up, down, head, ...")
     layers: dict[int, dict[str, Density]] = Field(default_factory=dict, description="of single layers, from 0")
@@ -117,6 +118,7 @@ def everywhere(density: float, projections: Mapping[str, Any] | tuple[str, ...],
     return DensitySet(
         name=name or f"density {density:g} everywhere",
         model="any",
+        reference="",
         source="assumed: asked for",
         densities={p: Density.model_validate(density) for p in projections},
         communication=ByPhase(prefill=given, generate=given),

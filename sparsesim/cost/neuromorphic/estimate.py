@@ -16,7 +16,7 @@ from typing import Literal
 
 from sparsesim.cost.neuromorphic import published
 from sparsesim.cost.neuromorphic.closed_form import COMPONENTS, StageLoad, TokenCost, token_cost
-from sparsesim.cost.neuromorphic.densities import DensitySet, Phase, known_phase
+from sparsesim.cost.neuromorphic.densities import DensitySet, Phase, known_phase, load_densities
 from sparsesim.cost.neuromorphic.machine import Machine, machine
 from sparsesim.cost.neuromorphic.mapping import Mapping, Spread, map_stages
 from sparsesim.cost.neuromorphic.stages import Stage, stages_of
@@ -82,7 +82,7 @@ def neuromorphic_estimate(
     device: Neuromorphic,
     phase: str,
     densities: DensitySet,
-    reference: DensitySet,
+    reference: DensitySet | None = None,
     *,
     length_tok: int = 500,
     batch: int = 1,
@@ -98,7 +98,7 @@ def neuromorphic_estimate(
         device: event-driven; `chips` overrides the size of its system.
         phase: which way of running: pipelined or fall-through.
         densities: of the model as it runs.
-        reference: of the dense model that it is compared with (its natural densities).
+        reference: of the dense model that it is compared with; default: the set that `densities` names, or itself.
         length_tok: tokens of the prompt, or generated ones; throughput does not depend on it, total time does.
         batch: sequences at once; above what the device holds is an error.
         chips: in the system.
@@ -107,11 +107,15 @@ def neuromorphic_estimate(
         head: whether the LM head is on the chips too (it is not in the publications).
 
     Raises:
-        InputError: unknown phase or method, batch above the device's, a layer no core holds, densities missing.
+        InputError: unknown phase or method, batch above the device's, a layer no core holds, densities missing or of
+            another model.
         DoesNotFitError: the system has too few chips.
 
     """
     known = _checked(phase, method, batch, length_tok, device)
+    _same_model(model, densities)
+    if reference is None:
+        reference = load_densities(densities.reference) if densities.reference else densities
     m = machine(device.with_chips(chips) if chips is not None else device)
     stages = stages_of(model, densities, known, head=head)
     mapping = map_stages(stages, m, spread)
@@ -165,6 +169,12 @@ def _checked(phase: str, method: str, batch: int, length_tok: int, device: Neuro
     if problems:
         raise InputError(problems)
     return known_phase(phase)
+
+
+def _same_model(model: Model, densities: DensitySet) -> None:
+    if densities.model not in (model.name, "any"):
+        hint = f"use densities of {model.name}, or model {densities.model}"
+        raise InputError(Problem(f"{densities.name} was measured on {densities.model}", "densities", hint=hint))
 
 
 def _ratio(stages: tuple[Stage, ...], densities: DensitySet, phase: Phase, method: Method) -> float:

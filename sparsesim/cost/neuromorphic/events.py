@@ -29,11 +29,11 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a layer: seconds by core [cores], the busiest mesh link, messages into the busiest chip, events."""
+    """One step of a layer: seconds by core [cores] and by mesh link [links], messages into the busiest chip, events."""
 
     generation_s: Floats
     processing_s: Floats
-    mesh_s: float
+    links_s: Floats
     crossing: float
     crossings: float
     events: dict[str, float]
@@ -108,9 +108,9 @@ def _phase_step(stage: StageMap, where: Layout, phase: int, m: Machine) -> Step:
             crossings += outside
     generation = neurons * (m.time_s["neuron_access"] + m.time_s["neuron_update"])
     generation += share * (spikes * m.time_s["spike"] + messages * m.time_s["message"])
-    mesh_s, east_west, north_south = mesh_load(flow, where, m)
+    links_s, east_west, north_south = mesh_load(flow, where, m)
     counts = (synops, 0.0, float(neurons.sum()), spikes, messages, receives, east_west, north_south)
-    return Step(generation, processing, mesh_s, max(into.values()), crossings, dict(zip(EVENTS, counts, strict=True)))
+    return Step(generation, processing, links_s, max(into.values()), crossings, dict(zip(EVENTS, counts, strict=True)))
 
 
 def _exit_step(stage: StageMap, where: Layout, m: Machine, crosses: bool) -> Step:
@@ -124,7 +124,7 @@ def _exit_step(stage: StageMap, where: Layout, m: Machine, crosses: bool) -> Ste
     processing = entry * sent / entry.sum() * m.time_s["receive"]
     crossing = sent if crosses else 0.0
     counts = (0.0, 0.0, float(neurons.sum()), sent, sent, sent, 0.0, 0.0)
-    return Step(generation, processing, 0.0, crossing, crossing, dict(zip(EVENTS, counts, strict=True)))
+    return Step(generation, processing, np.zeros(1), crossing, crossing, dict(zip(EVENTS, counts, strict=True)))
 
 
 def _entry_neurons(stage: StageMap, sending: npt.NDArray[np.bool_]) -> Floats:
@@ -136,29 +136,25 @@ def all_neurons(stage: StageMap) -> float:
     return float(stage.stage.d_model + stage.stage.state + sum(p.d_out for p in stage.stage.projections))
 
 
-def mesh_load(flow: Floats, where: Layout, m: Machine) -> tuple[float, float, float]:
-    """Seconds of the busiest link, and hops east-west and north-south.
+def mesh_load(flow: Floats, where: Layout, m: Machine) -> tuple[Floats, float, float]:
+    """Seconds of each link of the layer's chips, and hops east-west and north-south.
 
     `flow`: messages from core to core, [cores, cores]; only those that stay on a chip use its mesh.
     """
-    busiest = east_west = north_south = 0.0
+    seconds: list[Floats] = []
+    east_west = north_south = 0.0
     for chip in np.unique(where.chip):
         here = np.flatnonzero(where.chip == chip)
         tile = where.row[here] * m.columns + where.column[here]
-        tiles = m.columns * m.rows
-        to_tile = np.zeros((len(here), tiles))
+        to_tile = np.zeros((len(here), m.columns * m.rows))
         to_tile[np.arange(len(here)), tile] = 1.0
         between = to_tile.T @ flow[np.ix_(here, here)] @ to_tile
         grid = between.reshape(m.rows, m.columns, m.rows, m.columns)
         horizontal, vertical = _crossed(grid.sum(axis=2)), _crossed(grid.sum(axis=1).transpose(2, 0, 1))
-        busiest = max(
-            busiest,
-            float(horizontal.max(initial=0.0)) * m.time_s["hop_east_west"],
-            float(vertical.max(initial=0.0)) * m.time_s["hop_north_south"],
-        )
+        seconds += [horizontal.ravel() * m.time_s["hop_east_west"], vertical.ravel() * m.time_s["hop_north_south"]]
         east_west += float(horizontal.sum())
         north_south += float(vertical.sum())
-    return busiest, east_west, north_south
+    return np.concatenate(seconds), east_west, north_south
 
 
 def _crossed(line: Floats) -> Floats:

@@ -20,7 +20,7 @@ def threshold_reference(x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Ten
 
 
 def sparse_gemv_reference(x: torch.Tensor, weight: torch.Tensor, delta: float) -> torch.Tensor:
-    """weight `[d, n]` (one row per input) times the thresholded x `[tokens, d]`: `[tokens, n]`, fp32 (fp64)."""
+    """Weight `[d, n]` (one row per input) times the thresholded x `[tokens, d]`: `[tokens, n]`, fp32 (fp64)."""
     sparse, _ = threshold_reference(x, torch.tensor([delta], device=x.device))
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     return sparse[0].to(wide) @ weight.to(wide)

@@ -113,7 +113,10 @@ def hopper_applies(heads: int, latent: int, rope: int) -> bool:
     """Whether the hand-placed kernel can run: more than 16 heads, the published widths, and a Hopper GPU."""
     if interpreting() or (latent, rope) != (512, 64) or heads <= FEW_HEADS.block_h:
         return False
-    return torch.cuda.get_device_capability() == (9, 0) and importlib.util.find_spec("triton.experimental.gluon") is not None
+    return (
+        torch.cuda.get_device_capability() == (9, 0)
+        and importlib.util.find_spec("triton.experimental.gluon") is not None
+    )
 
 
 def _launch_triton(

@@ -14,7 +14,9 @@ import torch
 def mla_reference(
     query: torch.Tensor, cache: torch.Tensor, lengths: torch.Tensor, latent: int, scale: float
 ) -> torch.Tensor:
-    """Outputs `[batch, heads, latent]` of query `[batch, heads, latent + rope]` over cache `[batch, tokens, latent + rope]`.
+    """Outputs `[batch, heads, latent]` of query `[batch, heads, latent + rope]` over the cached rows.
+
+    cache: `[batch, tokens, latent + rope]`.
 
     lengths `[batch]` counts the cached tokens of each sequence; a sequence without any gives zeros.
     """

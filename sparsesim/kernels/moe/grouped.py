@@ -105,9 +105,7 @@ def _one_tile(
 
 
 @triton.jit
-def _prefetch(
-    w_ptr, w_row, N, K, GATED: tl.constexpr, BLOCK_N: tl.constexpr, ROW_BYTES: tl.constexpr
-):
+def _prefetch(w_ptr, w_row, N, K, GATED: tl.constexpr, BLOCK_N: tl.constexpr, ROW_BYTES: tl.constexpr):
     """Ask for the first ROW_BYTES of every weight row of a tile, into the L2; 128 lanes, one request each."""
     ROWS: tl.constexpr = BLOCK_N * (2 if GATED else 1)
     PARTS: tl.constexpr = max(1, 128 // ROWS)

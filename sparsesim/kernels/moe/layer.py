@@ -22,7 +22,7 @@ from sparsesim.kernels.common.requirements import interpreting, require_gpu, req
 from sparsesim.kernels.moe.config import LayerTiles, layer_tiles
 from sparsesim.kernels.moe.grouped import grouped_mm, pdl_options
 from sparsesim.kernels.moe.reference import MoEWeights
-from sparsesim.kernels.moe.route import Routing, RouterScratch, empty_routing, route, router_scratch
+from sparsesim.kernels.moe.route import RouterScratch, Routing, empty_routing, route, router_scratch
 
 _DTYPES = (torch.bfloat16, torch.float16)
 

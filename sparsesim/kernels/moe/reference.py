@@ -7,6 +7,7 @@
 Runs on any device and in any floating-point dtype; fp64 on the CPU is the oracle of the tests.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -78,7 +79,7 @@ def grouped_mm_reference(x: torch.Tensor, weight: torch.Tensor, offsets: torch.T
     bounds = offsets.tolist()
     blocks = [
         x[start:stop] @ weight[e].to(x.dtype).T
-        for e, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        for e, (start, stop) in enumerate(itertools.pairwise(bounds))
     ]
     return torch.cat(blocks)
 

@@ -31,7 +31,7 @@ def decay_kernel(
     dt_ptr, a_ptr, bias_ptr, through_ptr, source_ptr, length, padded, heads,
     CHUNK: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
-    """through = cs / ln 2 and source = (cs - ln d) / ln 2, fp32 `[batch, heads, padded]`; grid (chunks, heads, b)."""
+    """Through = cs / ln 2 and source = (cs - ln d) / ln 2, fp32 `[batch, heads, padded]`; grid (chunks, heads, b)."""
     start, batch = tl.program_id(0) * CHUNK, tl.program_id(2)
     t = start + tl.arange(0, CHUNK)
     h = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
@@ -68,7 +68,8 @@ def scan_kernel(
 ):  # fmt: skip
     """Grid (heads, batch): neighbouring programs share a sequence's B and C in the L2.
 
-    x, b, c, out, first and last (state) are tensor descriptors with EVEN (whole chunks, unpadded tiles) and pointers without.
+    x, b, c, out, first and last (state) are tensor descriptors with EVEN (whole chunks, unpadded tiles) and
+    pointers without.
     """
     head, batch = tl.program_id(0), tl.program_id(1)
     group = head // (heads // groups)

@@ -8,7 +8,6 @@ faster of the two is the baseline of every comparison.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,20 +15,7 @@ import triton
 import triton.language as tl
 
 from sparsesim.kernels.common.requirements import require_gpu
-from sparsesim.kernels.twell.weights import FfnWeights
-
-
-@dataclass(frozen=True)
-class FusedWeights:
-    """Gate and up joined to one ``[2F, d]`` matrix, beside down ``[F, d]``."""
-
-    gate_up: Any
-    down: Any
-
-    @classmethod
-    def of(cls, weights: FfnWeights) -> FusedWeights:
-        """Join the gate and up matrices (a copy)."""
-        return cls(torch.cat([weights.gate, weights.up]), weights.down)
+from sparsesim.kernels.twell.weights import FfnWeights, FusedWeights
 
 
 def dense_eager(x: Any, weights: FfnWeights) -> Any:
@@ -49,12 +35,12 @@ def _activation_kernel(gate_up, hidden, total, F: tl.constexpr, BLOCK: tl.conste
     tl.store(hidden + index, value.to(hidden.dtype.element_ty), mask=inside)
 
 
-def dense_fused(x: Any, weights: FusedWeights) -> Any:
-    """One gate+up product, the activation in one pass, the down product."""
+def dense_fused(x: Any, weights: FusedWeights, out: Any = None) -> Any:
+    """One gate+up product, the activation in one pass, the down product (into ``out`` where given)."""
     require_gpu("dense_fused")
     gate_up = x @ weights.gate_up.T
     rows, neurons = x.shape[0], weights.down.shape[0]
     hidden = torch.empty(rows, neurons, dtype=x.dtype, device=x.device)
     total, block = rows * neurons, 2048
     _activation_kernel[(triton.cdiv(total, block),)](gate_up, hidden, total, F=neurons, BLOCK=block)
-    return hidden @ weights.down
+    return torch.matmul(hidden, weights.down, out=out)

@@ -82,18 +82,22 @@ def compact_dense(gate, scratch, F: tl.constexpr, BLOCK_F: tl.constexpr, CAPACIT
 
 
 @triton.jit
-def up_down_token(x, up, down, out, entries, total, d, D: tl.constexpr, D_P2: tl.constexpr, STEP: tl.constexpr):
-    """``out = sum over entries of g (x . Wu_j) Wd_j`` for one token, ``STEP`` entries at a time."""
+def up_down_token(
+    x, up, down, out, entries, total, D: tl.constexpr, D_P2: tl.constexpr, STEP: tl.constexpr, ADD: tl.constexpr
+):
+    """``out (+)= sum over entries of g (x . Wu_j) Wd_j`` for one token, ``STEP`` entries at a time."""
     column = tl.arange(0, D_P2)
     inside = column < D
     token = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
     acc = tl.zeros((D_P2,), dtype=tl.float32)
+    if ADD:
+        acc += tl.load(out + column, mask=inside, other=0.0).to(tl.float32)
     lane = tl.arange(0, STEP)
     for begin in range(0, total, STEP):
         held = begin + lane < total
         word = tl.load(entries + begin + lane, mask=held, other=0)
         value = (word & -65536).to(tl.float32, bitcast=True)
-        offset = (word & 0xFFFF).to(tl.int64)[:, None] * d + column[None, :]
+        offset = (word & 0xFFFF).to(tl.int64)[:, None] * D + column[None, :]
         mask = held[:, None] & inside[None, :]
         up_rows = tl.load(up + offset, mask=mask, other=0.0)
         down_rows = tl.load(down + offset, mask=mask, other=0.0)
@@ -122,6 +126,7 @@ def up_down_kernel(
     TILES: tl.constexpr,
     TILES_P2: tl.constexpr,
     STEP: tl.constexpr,
+    ADD: tl.constexpr,
 ):
     """One program a token. ``limits``: counts (ELL) or row starts (CSR); unused by the other sources."""
     row = tl.program_id(0).to(tl.int64)
@@ -142,7 +147,7 @@ def up_down_kernel(
         fits = total <= capacity
         entries = source + row * capacity
     if fits:
-        up_down_token(x + row * D, up, down, out + row * D, entries, total, D, D, D_P2, STEP)
+        up_down_token(x + row * D, up, down, out + row * D, entries, total, D, D_P2, STEP, ADD)
     else:
         tl.store(list_rows + tl.atomic_add(list_count, 1), row.to(tl.int32))
 
@@ -156,6 +161,7 @@ def up_down(
     capacity: int = 1024,
     launch: GatherLaunch | None = None,
     out: Any = None,
+    accumulate: bool = False,
 ) -> Any:
     """``sum_j g_tj (x_t . Wu_j) Wd_j`` for every row that fits, ``[M, d]``; the others go to ``work``.
 
@@ -190,6 +196,7 @@ def up_down(
         TILES=form.tiles(weights.neurons),
         TILES_P2=triton.next_power_of_2(form.tiles(weights.neurons)),
         STEP=launch.step,
+        ADD=accumulate,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

@@ -131,12 +131,15 @@ def up_down_stationary(
     return out
 
 
-DECODE_TOKENS = (1, 2, 4, 8)
+DECODE_TOKENS = (1, 2, 4)
 """Tokens for which the decode kernel is built; other counts are padded up to the next."""
 
 
 def decode_ffn(x: Any, weights: FfnWeights, out: Any = None) -> Any:
-    """The sparse FFN of 1 to 8 tokens, ``[M, d]``: as ``decode.decode_ffn`` but nearer to the memory's speed."""
+    """The sparse FFN of 1 to 4 tokens, ``[M, d]``: as ``decode.decode_ffn`` but nearer to the memory's speed.
+
+    Gate rows are requested before the preceding kernel has ended: nothing in flight may be writing the weights.
+    """
     require_tensor("twell decode (Hopper)", "x", x, (None, weights.width), (torch.bfloat16,))
     rows, width = x.shape
     if not 1 <= rows <= DECODE_TOKENS[-1]:

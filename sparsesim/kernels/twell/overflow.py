@@ -71,6 +71,7 @@ def _down_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
+    ADD: tl.constexpr,
 ):
     count = tl.load(list_count)
     tiles_n = tl.cdiv(D, BN)
@@ -87,11 +88,14 @@ def _down_kernel(
             right_tile = tl.load(right, mask=(column < D)[None, :], other=0.0)
             acc = tl.dot(left_tile, right_tile, acc, input_precision="ieee")
         place = out + row[:, None] * D + column[None, :]
-        tl.store(place, acc.to(out.dtype.element_ty), mask=(slot < count)[:, None] & (column < D)[None, :])
+        inside = (slot < count)[:, None] & (column < D)[None, :]
+        if ADD:
+            acc += tl.load(place, mask=inside, other=0.0).to(tl.float32)
+        tl.store(place, acc.to(out.dtype.element_ty), mask=inside)
 
 
-def dense_rows(x: Any, weights: FfnWeights, work: Worklist, out: Any) -> None:
-    """Write the dense FFN of the listed rows into ``out``."""
+def dense_rows(x: Any, weights: FfnWeights, work: Worklist, out: Any, accumulate: bool = False) -> None:
+    """Write the dense FFN of the listed rows into ``out``, or add it."""
     neurons, width = weights.neurons, weights.width
     hidden = torch.empty(x.shape[0], neurons, dtype=x.dtype, device=x.device)
     tiles = triton.cdiv(x.shape[0], BLOCK_M)
@@ -109,4 +113,4 @@ def dense_rows(x: Any, weights: FfnWeights, work: Worklist, out: Any) -> None:
         DTYPE=TRITON_DTYPE[x.dtype],
         **sizes,
     )
-    _down_kernel[second](hidden, weights.down, out, work.count, work.rows, neurons, **sizes)
+    _down_kernel[second](hidden, weights.down, out, work.count, work.rows, neurons, ADD=accumulate, **sizes)

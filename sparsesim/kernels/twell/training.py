@@ -21,10 +21,9 @@ from typing import Any
 
 import torch
 
-from sparsesim.kernels.common import native
 from sparsesim.kernels.common.requirements import require_gpu, require_tensor
-from sparsesim.kernels.twell import hopper, pack
 from sparsesim.kernels.twell.format import TwellFormat, entry_columns, entry_values
+from sparsesim.kernels.twell.gate import pack_gate
 from sparsesim.kernels.twell.launch import GateLaunch
 from sparsesim.kernels.twell.sums import column_sums, csr_from_words, row_counts, sampled_dot, weighted_rows
 from sparsesim.kernels.twell.weights import FfnWeights
@@ -51,20 +50,13 @@ def sparse_ffn_train(x: Any, weights: FfnWeights, settings: TrainingSettings | N
     return _SparseFfn.apply(x, weights.gate, weights.up, weights.down, settings)
 
 
-def _words(x: Any, weights: FfnWeights, settings: TrainingSettings) -> Any:
-    fast = x.dtype == torch.bfloat16 and settings.form.tile == hopper.TILE and native.hopper_missing() is None
-    if fast:
-        return hopper.pack_gate(x, weights, settings.form)
-    return pack.pack_gate(x, weights, settings.form, settings.gate)
-
-
-class _SparseFfn(torch.autograd.Function):
+class _SparseFfn(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed by mypy here
     """See the module's equations; ``down`` is ``[F, d]``."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, gate: Any, up: Any, down: Any, settings: TrainingSettings) -> Any:
         weights = FfnWeights(gate, up, down)
-        words = _words(x, weights, settings)
+        words = pack_gate(x, weights, settings.form, settings.gate)
         counts, is_heavy = row_counts(words, weights.neurons, settings.form, settings.capacity)
         starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
         nonzeros, heavies = torch.stack([starts[-1], is_heavy.sum()]).tolist()

@@ -16,7 +16,7 @@ from sparsesim import laws
 from sparsesim.errors import InputError, Problem
 from sparsesim.families import Member
 
-Format = Literal["auto", "dense", "twell", "compact", "ell", "csr", "gemm"]
+Format = Literal["auto", "dense", "twell", "compact", "ell", "csr", "gemm", "threshold"]
 Pattern = Literal["zipf", "independent"]
 
 
@@ -68,7 +68,9 @@ class Sparsity(Member, family="sparsesim.model.sparsity"):
     """Activation sparsity over the layers of a model."""
 
     format: Format = Field(
-        "auto", description="kernel of the FFN: a sparse format, auto (the fastest), or gemm (zeros are multiplied)"
+        "auto",
+        description="kernel of the FFN: a sparse format, auto (the fastest), gemm (zeros are multiplied), or threshold"
+        " (products skip the weight columns of inputs that are zero)",
     )
     formats: tuple[Format, ...] = Field((), description="one for each layer, instead of format")
     pattern: Pattern = Field("zipf", description="how often each neuron is active: by rank^-0.9, or all alike")

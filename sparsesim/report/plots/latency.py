@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sparsesim.metrics.columns import floats
+from sparsesim.metrics.latency import finished
 from sparsesim.report.plots import style
 from sparsesim.report.plots.scale import plain_ticks, time_unit
 from sparsesim.run import Run
@@ -38,7 +40,10 @@ def latency_figure(runs: Sequence[Run]) -> Any:
 
 
 def _finished(run: Run, name: str) -> Floats:
-    values = np.asarray(run.tables["requests"][name], dtype=np.float64)
+    """Of the finished requests that arrived after the warm-up, ascending."""
+    requests = run.tables["requests"]
+    kept = finished(requests) & (floats(requests, "arrival_s") >= run.warm_up_s)
+    values = floats(requests, name)[kept]
     return np.sort(values[np.isfinite(values)])
 
 
@@ -90,7 +95,7 @@ def _slo(axis: Any, at: float, values: Sequence[Floats], limit: float) -> None:
     """The limit as a line, its label on the side that has room."""
     axis.axvline(at, color=style.VERMILION, linewidth=1.0, linestyle=(0, (4, 2)))
     within = [100 * float(np.mean(own <= limit)) for own in values if len(own)]
-    text = f"SLO {at:g}" + (f"\n{within[0]:.3g} % within" if len(values) == 1 and within else "")
+    text = f"SLO {at:,g}" + (f"\n{within[0]:.3g} % within" if len(values) == 1 and within else "")
     low, high = axis.get_xlim()
     share = np.log(at / low) / np.log(high / low) if axis.get_xscale() == "log" else (at - low) / (high - low)
     left = share > 0.5

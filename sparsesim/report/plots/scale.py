@@ -30,7 +30,7 @@ def time_unit(largest_s: float) -> tuple[float, str]:
 
 def prefix(largest: float, unit: str) -> tuple[float, str]:
     """Base units per shown unit, and the unit with its prefix, for an axis up to `largest`."""
-    factor, letter = _first(_PREFIXES, largest / 1.5)
+    factor, letter = _first(_PREFIXES, largest)
     return factor, f"{letter}{unit}"
 
 

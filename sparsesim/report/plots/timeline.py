@@ -15,8 +15,9 @@ Series = dict[str, Floats]
 LINES = {"running": (style.BLUE, "running"), "waiting": (style.VERMILION, "waiting")}
 
 
-def timeline_figure(run: Run, warm_up_s: float = 0.0) -> Any:
+def timeline_figure(run: Run) -> Any:
     """Three panels over one time axis, of the first replication; the warm-up is shaded."""
+    warm_up_s = run.warm_up_s
     table = run.tables["power"]
     rows = table["replication"] == 0
     power = {name: np.asarray(column[rows], dtype=np.float64) for name, column in table.items()}
@@ -28,10 +29,10 @@ def timeline_figure(run: Run, warm_up_s: float = 0.0) -> Any:
     _cache(axes[2, 0], edges, power, _capacity(run))
     for axis in axes.flat:
         if warm_up_s > 0:
-            axis.axvspan(0, warm_up_s / second, color="white", alpha=0.6, linewidth=0, zorder=3)
+            axis.axvspan(0, min(warm_up_s / second, edges[-1]), color="white", alpha=0.6, linewidth=0, zorder=3)
         axis.set_xlim(0, edges[-1])
     if warm_up_s > 0:
-        _note_warm_up(axes[0, 0], warm_up_s / second)
+        _note_warm_up(axes[0, 0], min(warm_up_s / second, edges[-1]))
     style.labels(axes[2, 0], x=f"time ({unit})", y="KV blocks\nin use" + (" (%)" if _capacity(run) else ""))
     return made
 
