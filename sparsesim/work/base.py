@@ -84,7 +84,7 @@ class Op:
 def columns(op: type[Op]) -> dict[str, dataclasses.Field[Any]]:
     """The columns of an op by name, its own first, the ones every op has last."""
     fields = {f.name: f for f in dataclasses.fields(op)}
-    common = {f.name for f in dataclasses.fields(Op)}
+    common = [f.name for f in dataclasses.fields(Op)]
     return {n: f for n, f in fields.items() if n not in common} | {n: fields[n] for n in common}
 
 

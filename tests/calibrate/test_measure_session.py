@@ -140,3 +140,15 @@ def test_the_command_exits_with_1_where_rows_were_refused(tmp_path: Path) -> Non
 def test_the_command_names_a_missing_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--suite", "nope", "--out", str(tmp_path), "--device", "cpu"]) == 2
     assert "no suite 'nope'" in capsys.readouterr().err
+
+
+def test_an_error_of_no_known_kind_leaves_the_other_backends(bench: Bench) -> None:
+    def mixed(row: Row, bench: Bench) -> Sequence[Candidate]:
+        def broken() -> Any:
+            raise KeyError("out of resource: shared memory")
+
+        return [Candidate("broken", [broken], lambda out: (out, out)), *honest(row, bench)]
+
+    cells = session.measure(ROWS[0], bench, mixed)
+    assert cells["backend"] == "fast"
+    assert "broken=unsupported ('out of resource" in cells["alternatives"]

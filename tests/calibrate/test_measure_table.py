@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,26 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
     table(path).append(ROWS[0].cells())
     with pytest.raises(InputError, match="its columns are not those of this suite"):
         Table(path, column_names([AttentionDecode]), HEADER)
+
+
+def test_columns_come_in_the_same_order_in_every_process() -> None:
+    program = "from sparsesim.work import OPS, columns; print([list(columns(op)) for op in OPS.values()])"
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(printed) == 1
+
+
+def test_a_table_keeps_the_column_order_it_began_with(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    Table(path, NAMES[::-1], HEADER).append(ROWS[0].cells())
+    resumed = table(path)
+    resumed.append(ROWS[1].cells())
+    assert resumed.missing(ROWS) == ROWS[2:]

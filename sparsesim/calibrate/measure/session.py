@@ -29,6 +29,7 @@ class DeviceLostError(RuntimeError):
     """A CUDA error after which the process can measure nothing more."""
 
 
+_NOTE_CHARACTERS = 120
 _EXPECTED = (WrongResultError, UnsupportedError, KernelRequirementError, NoRoomError, NotImplementedError)
 
 
@@ -99,7 +100,7 @@ def run(suite: Suite, table: Table, bench: Bench, prepare: Prepare, budget_s: fl
         try:
             table.append(measure(row, bench, prepare))
             outcome.measured += 1
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # a backend may fail in any way of its own: the row is refused, by name
             expected = isinstance(error, _EXPECTED)
             outcome.refused.append((row, str(error) if expected else f"{type(error).__name__}: {error}"))
             if "CUDA error" in str(error):
@@ -119,10 +120,10 @@ def check(rows: Sequence[Row], bench: Bench, prepare: Prepare) -> list[tuple[Row
         bench.outputs.reset()
         try:
             _checked(prepare(row, bench))
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # as in `run`
             if "CUDA error" in str(error):
                 raise DeviceLostError(describe(row)) from error
-            refused.append((row, str(error).splitlines()[0]))
+            refused.append((row, _first_line(error)))
     return refused
 
 
@@ -205,10 +206,10 @@ def _checked(candidates: Sequence[Candidate]) -> tuple[list[_Checked], dict[str,
         except UnsupportedError as error:
             notes[candidate.backend] = f"unsupported ({error})"
             continue
-        except RuntimeError as error:
+        except Exception as error:  # Triton's errors have no common base: another backend may still serve
             if "CUDA error" in str(error) or isinstance(error, torch.OutOfMemoryError):
                 raise
-            notes[candidate.backend] = f"unsupported ({str(error).splitlines()[0][:80]})"
+            notes[candidate.backend] = f"unsupported ({_first_line(error)[:_NOTE_CHARACTERS]})"
             continue
         relative = relative_error(part, reference)
         if relative <= candidate.bound:
@@ -221,6 +222,10 @@ def _checked(candidates: Sequence[Candidate]) -> tuple[list[_Checked], dict[str,
         reasons = "; ".join(f"{name}: {note}" for name, note in notes.items())
         raise WrongResultError(reasons) if wrong else UnsupportedError(reasons)
     return good, {name: note.replace(";", ",") for name, note in notes.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def written(cells: Mapping[str, float | int | str | None]) -> dict[str, str]:

@@ -78,8 +78,9 @@ class Table:
                     "give another --out"
                 )
         old = [name for row in rows[:1] for name in row]
-        if old and old != self.names:
+        if old and set(old) != set(self.names):
             raise InputError(f"{self.path}: its columns are not those of this suite; give another --out")
+        self.names = old or self.names
         self._write(header | {"resumed": provenance["date"]}, rows)
 
     def _write(self, header: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -> None:
