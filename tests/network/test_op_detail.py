@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from sparsesim import laws
-from sparsesim.cost.network.detail import Exchanges
 from sparsesim.cost.network.fitted import load_kernels
 from sparsesim.cost.network.moe import dispatch_loads
 from sparsesim.cost.network.overlap import two_batch
@@ -20,6 +19,7 @@ from sparsesim.hardware.topology import Routes, load_topology
 from sparsesim.sim.network import Flow
 from sparsesim.sim.op_detail import (
     Exchange,
+    Exchanges,
     Local,
     Program,
     Timeline,

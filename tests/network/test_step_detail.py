@@ -7,7 +7,6 @@ import pytest
 
 from sparsesim import laws
 from sparsesim.cost.kernel import cost_model
-from sparsesim.cost.network.detail import Cluster, StepDetail, layer_tasks, simulate_step
 from sparsesim.cost.network.expert_parallel import ExpertParallel, expert_parallel
 from sparsesim.cost.network.placement import Placement
 from sparsesim.errors import InputError
@@ -17,7 +16,7 @@ from sparsesim.model.arch import Batch
 from sparsesim.model.load import read_load
 from sparsesim.model.setting import Setting
 from sparsesim.model.zoo import load_model
-from sparsesim.sim.op_detail import with_slow_rank
+from sparsesim.sim.op_detail import Cluster, StepDetail, layer_tasks, simulate_step, with_slow_rank
 from sparsesim.work import MoeDispatch, Op
 
 MODEL = load_model("qwen3-30b-a3b")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparsesim.sim.op_detail.engine import Transfer, simulate_ops
+from sparsesim.sim.op_detail.exchanges import Exchanges
 from sparsesim.sim.op_detail.noise import with_jitter, with_slow_rank
 from sparsesim.sim.op_detail.program import (
     Exchange,
@@ -13,19 +14,25 @@ from sparsesim.sim.op_detail.program import (
     program,
     shared_during_dispatch,
 )
+from sparsesim.sim.op_detail.step import Cluster, StepDetail, layer_tasks, simulate_step
 from sparsesim.sim.op_detail.timeline import Timeline
 
 __all__ = [
+    "Cluster",
     "Exchange",
+    "Exchanges",
     "Local",
     "Program",
+    "StepDetail",
     "Timeline",
     "Transfer",
     "expected_s",
+    "layer_tasks",
     "layered",
     "program",
     "shared_during_dispatch",
     "simulate_ops",
+    "simulate_step",
     "with_jitter",
     "with_slow_rank",
 ]

@@ -9,7 +9,6 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsesim.cost.network.detail.exchanges import Exchanges
 from sparsesim.cost.network.expert_parallel import ExpertParallel
 from sparsesim.cost.network.layout import Layout
 from sparsesim.cost.network.moe import Mode, traffic_matrix
@@ -19,6 +18,7 @@ from sparsesim.model.arch import Batch, Model
 from sparsesim.model.blocks.base import Block
 from sparsesim.model.setting import Setting
 from sparsesim.sim.op_detail.engine import Transfer, simulate_ops
+from sparsesim.sim.op_detail.exchanges import Exchanges
 from sparsesim.sim.op_detail.program import (
     Exchange,
     Local,
