@@ -65,7 +65,7 @@ class Member(Frozen):
             return dict(handler(schema))
         choices: list[dict[str, Any]] = []
         for kind, member in members(cls).items():
-            inner = member.model_json_schema(ref_template="#/$defs/{model}")
+            inner = _inlined(member.model_json_schema(ref_template="#/$defs/{model}"))
             inner.setdefault("properties", {})["kind"] = {"const": kind}
             inner["required"] = ["kind", *inner.get("required", [])]
             choices.append(inner)
@@ -97,6 +97,24 @@ class Member(Frozen):
     def with_kind(self, mode: str = "python") -> dict[str, Any]:
         """The mapping that `resolve` reads back."""
         return {"kind": self.kind, **self.model_dump(mode=mode)}
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with its own definitions in place of the references to them, so that it can stand inside another."""
+    definitions = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolved(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        name = str(node.get("$ref", "")).removeprefix("#/$defs/")
+        if name in definitions:
+            return resolved({**definitions[name], **{key: value for key, value in node.items() if key != "$ref"}})
+        return {key: resolved(value) for key, value in node.items()}
+
+    whole: dict[str, Any] = resolved(schema)
+    return whole
 
 
 @cache
