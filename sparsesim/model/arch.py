@@ -116,7 +116,14 @@ class Model(Frozen):
 
     def weight_bytes(self, precision: Precision | None = None) -> float:
         """Bytes of all weights, quantisation scales included."""
-        return _bytes(self.stored(), precision or self.precision)
+        of = precision or self.precision
+        return _bytes(self.stored(), of) - self._head_saving(of)
+
+    def _head_saving(self, precision: Precision, tp: int = 1) -> float:
+        """Bytes that an engine saves which quantises the LM head's table too."""
+        table = -(-self.vocab // tp) * self.d_model
+        own = precision.weight_bytes_each(precision.head) if precision.head else dtype_bytes(precision.kept)
+        return table * (dtype_bytes(precision.kept) - own)
 
     def stages(self, pp: int) -> tuple[tuple[tuple[Block, int], ...], ...]:
         """Distinct blocks of each pipeline stage with their numbers: layers in order, the first stages one longer.
@@ -140,12 +147,12 @@ class Model(Frozen):
         inner = [self._stage_bytes(blocks, setting) for blocks in self.stages(setting.pp)]
         ends = self.ends(setting.tp)
         if setting.pp == 1:
-            return inner[0] + _bytes(ends, setting.precision)
+            return inner[0] + _bytes(ends, setting.precision) - self._head_saving(setting.precision, setting.tp)
         table = -(-self.vocab // setting.tp) * self.d_model
         first = Weights(kept=table + self.positions * self.d_model)
         last = Weights(kept=ends.kept - (0 if self.tied else table) - self.positions * self.d_model)
         inner[0] += _bytes(first, setting.precision)
-        inner[-1] += _bytes(last, setting.precision)
+        inner[-1] += _bytes(last, setting.precision) - self._head_saving(setting.precision, setting.tp)
         return max(inner)
 
     def _stage_bytes(self, blocks: tuple[tuple[Block, int], ...], setting: Setting) -> float:

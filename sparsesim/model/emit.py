@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sparsesim.model.setting import Setting
-from sparsesim.work import AllGather, AllReduce, Array, Gemm, Pointwise, ReduceScatter, Task, dtype_bytes
+from sparsesim.work import AllGather, AllReduce, Array, Gemm, Pointwise, ReduceScatter, Task, ThresholdGemv, dtype_bytes
 
 
 def linear(
@@ -18,7 +18,7 @@ def linear(
     inputs: float,
     outputs: float,
     setting: Setting,
-    density: Array = 1.0,
+    density: float = 1.0,
     *,
     kept: bool = False,
     storage: str = "",
@@ -26,8 +26,12 @@ def linear(
     """A matrix product in the setting's precision, after quantising its input where that is 8 bits or less.
 
     `kept` products (router, LM head) stay in the stream's precision, their weights too unless `storage` names another.
+    Where the sparsity's format is threshold, a product whose input has zeros skips the weights' columns.
     """
     precision = setting.precision
+    if density < 1.0 and _skips(setting):
+        dtype = (storage or precision.stream) if kept else precision.weights
+        return [Task(part, ThresholdGemv(tokens=tokens, d_in=inputs, d_out=outputs, density=density, dtype=dtype))]
     if kept:
         op = Gemm(m=tokens, n=outputs, k=inputs, dtype=precision.stream, weights=storage, density=density)
         return [Task(part, op)]
@@ -45,6 +49,11 @@ def linear(
             ),
         ),
     ]
+
+
+def _skips(setting: Setting) -> bool:
+    chosen = setting.layer_sparsity or setting.sparsity
+    return chosen is not None and chosen.format == "threshold"
 
 
 def stored(weights: str, activations: str) -> str:

@@ -10,6 +10,9 @@ from sparsesim.model.setting import Setting
 from sparsesim.model.weights import Weights, split
 from sparsesim.work import Array, SparseFfn, Task
 
+SPARSE = ("auto", "dense", "twell", "compact", "ell", "csr")
+"""Formats that one sparse kernel of the whole FFN knows; the others keep its products apart."""
+
 
 class Ffn(Block):
     """y = (act(x Wg) * (x Wu)) Wd, or y = act(x Wu) Wd."""
@@ -31,7 +34,7 @@ class Ffn(Block):
         """The products and the activation, or one sparse kernel where the setting says how many neurons are active."""
         width = split(self.d_ff, setting.tp, "FFN neurons")
         sparsity = setting.layer_sparsity
-        if sparsity is not None and sparsity.density is not None and sparsity.format != "gemm" and self.gated:
+        if sparsity is not None and sparsity.density is not None and sparsity.format in SPARSE and self.gated:
             op = SparseFfn(
                 tokens=tokens,
                 d_model=d_model,

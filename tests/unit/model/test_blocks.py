@@ -1,5 +1,6 @@
 """What blocks store and launch follows from their shapes, under any split."""
 
+import json
 import math
 from typing import Any
 
@@ -26,6 +27,7 @@ from sparsesim.model.blocks.rg_lru import RgLru
 from sparsesim.model.blocks.shared_transformer import SharedTransformer
 from sparsesim.model.blocks.short_conv import ShortConv
 from sparsesim.model.indexer import Indexer
+from sparsesim.model.zoo import ModelFile
 from sparsesim.work import AllReduce, Gemm, MoeCombine, MoeDispatch, MoeFfn, Task
 
 D = 256
@@ -298,6 +300,19 @@ def test_eager_passes_move_more_bytes_than_fused_kernels() -> None:
 def test_precision_names_what_it_does_not_accept(fields: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Precision(**fields)
+
+
+def test_a_quantised_head_is_stored_so() -> None:
+    model = load_model("llama-3.1-8b")
+    table = 128256 * 4096
+    saved = model.weight_bytes() - model.weight_bytes(Precision(head="int4-g128"))
+    assert saved == pytest.approx(table * (2 - 0.5 - 2.5 / 128))
+
+
+def test_every_kind_of_block_has_a_schema_for_editors() -> None:
+    schema = ModelFile.model_json_schema()
+    layers = json.dumps(schema["properties"]["blocks"])
+    assert all(f'"const": "{kind}"' in layers for kind in EVERY)
 
 
 def test_more_active_experts_than_experts_are_refused() -> None:

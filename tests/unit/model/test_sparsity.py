@@ -24,7 +24,7 @@ from sparsesim.model.sparsity.position_decay import PositionDecay
 from sparsesim.model.sparsity.projections import Projections
 from sparsesim.model.sparsity.token_dependent import TokenDependent
 from sparsesim.model.sparsity.twell import Twell
-from sparsesim.work import Gemm, SparseFfn
+from sparsesim.work import Gemm, SparseFfn, ThresholdGemv
 
 F, LAYERS = 5632, 28
 MEAN = 29 / F
@@ -139,6 +139,7 @@ def test_histogram_gives_mean_and_spread() -> None:
         ({"kind": "empirical", "densities": [0.1, 0.2], "shares": [1.0]}, "2 densities with 1 shares"),
         ({"kind": "empirical", "by_layer": [0.1, 1.2]}, r"densities must lie in \[0, 1\]"),
         ({"kind": "dead_neurons", "density": 0.8, "dead_share": 0.5}, "more than the living share"),
+        ({"kind": "projections"}, "give densities, or the name of a published set"),
         ({"kind": "projections", "densities": {"q": 0.5}}, "unknown projections q"),
         ({"kind": "projections", "densities": {"up": 1.5}}, "up: density 1.5"),
         ({"kind": "twell", "point": "3b"}, "0.5b"),
@@ -184,6 +185,30 @@ def test_thresholds_reach_the_products_they_name() -> None:
     gemms = [t for t in tasks if isinstance(t.op, Gemm)]
     effective = sum(t.count * float(t.op.density) * t.op.flop() for t in gemms)
     assert 1 - effective / sum(t.count * t.op.flop() for t in gemms) == pytest.approx(0.762, abs=0.001)
+
+
+def test_thresholds_may_skip_columns_instead() -> None:
+    """Few tokens need few columns: bytes fall with density, where a dense kernel reads all weights."""
+    model = load_model("mmfreelm-370m")
+    sets = {"published": "mmfreelm-370m-lambda2"}
+
+    def read(described: dict[str, Any]) -> tuple[float, set[str]]:
+        setting = Setting(sparsity=Sparsity.resolve({"kind": "projections", **described}))
+        tasks = [*model.token_tasks(1.0, setting), *model.head_tasks(1.0, setting)]
+        products = [t for t in tasks if isinstance(t.op, Gemm | ThresholdGemv)]
+        return sum(t.count * float(t.op.hbm_bytes()) for t in products), {t.op.op for t in products}
+
+    skipped, multiplied = read({**sets, "format": "threshold"}), read({**sets, "format": "gemm"})
+    assert (skipped[1], multiplied[1]) == ({"threshold_gemv"}, {"gemm"})
+    assert skipped[0] / multiplied[0] == pytest.approx(1 - 0.762, abs=0.005)
+
+
+def test_a_published_set_is_the_densities_it_holds() -> None:
+    named = Sparsity.resolve({"kind": "projections", "published": "mmfreelm-370m-lambda2"})
+    assert dict(named.layer(0, 24).projections)["o"] == pytest.approx(0.148)
+    assert named.head_density() == pytest.approx(0.598)
+    with pytest.raises(InputError, match="did you mean mmfreelm-370m-lambda2"):
+        Sparsity.resolve({"kind": "projections", "published": "mmfreelm-370m-lambda3"}).layer(0, 24)
 
 
 def test_sparse_experts_see_the_density_of_their_neurons() -> None:
