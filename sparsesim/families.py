@@ -20,6 +20,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from sparsesim.errors import closest
 
 M = TypeVar("M", bound="Member")
+_described: set[type] = set()
+"""Families whose schema is being written: a member that holds another of its family would never end."""
 
 
 class Frozen(BaseModel):
@@ -63,13 +65,24 @@ class Member(Frozen):
         """The built-in kinds, each with its fields; a bare name where a kind needs no field."""
         if not cls.is_base():
             return dict(handler(schema))
+        if cls in _described:
+            return {"type": ["object", "string"], "description": f"{cls.__name__}, as above"}
+        _described.add(cls)
+        try:
+            return {"anyOf": [{"type": "string", "enum": list(members(cls))}, *cls._choices()]}
+        finally:
+            _described.discard(cls)
+
+    @classmethod
+    def _choices(cls) -> list[dict[str, Any]]:
+        """The schema of every built-in kind with its fields."""
         choices: list[dict[str, Any]] = []
         for kind, member in members(cls).items():
             inner = _inlined(member.model_json_schema(ref_template="#/$defs/{model}"))
             inner.setdefault("properties", {})["kind"] = {"const": kind}
             inner["required"] = ["kind", *inner.get("required", [])]
             choices.append(inner)
-        return {"anyOf": [{"type": "string", "enum": list(members(cls))}, *choices]}
+        return choices
 
     @classmethod
     def resolve(cls, value: Any) -> Self:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from sparsesim.model import emit
 from sparsesim.model.blocks.base import Block, ByWindow
@@ -12,14 +10,11 @@ from sparsesim.model.setting import Precision, Setting
 from sparsesim.model.weights import State, Weights
 from sparsesim.work import Array, Task
 
-_ANY_BLOCK = WithJsonSchema({"type": "object", "required": ["kind"], "description": "a block"})
-"""A schema that would name every kind again would never end."""
-
 
 class Parallel(Block):
     """Branches read the same normalised input and their outputs are summed; norms of the branches are not used."""
 
-    branches: tuple[Annotated[Block, _ANY_BLOCK], ...] = Field(min_length=2, description="blocks side by side")
+    branches: tuple[Block, ...] = Field(min_length=2, description="blocks side by side")
     branch_norms: int = Field(0, ge=0, description="further norms of width d_model around branches (Gemma-4: 3)")
 
     def weights(self, d_model: int, tp: int = 1) -> Weights:
