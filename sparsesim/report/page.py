@@ -12,7 +12,7 @@ from sparsesim.report.plots.energy import energy_figure
 from sparsesim.report.plots.latency import latency_figure
 from sparsesim.report.plots.roofline import ops_figure, roofline_figure
 from sparsesim.report.plots.timeline import timeline_figure
-from sparsesim.report.tables import LATENCIES, OP_COLUMNS, STATISTICS, figures, op_rows, plain_rows, side_by_side
+from sparsesim.report.tables import LATENCIES, OP_COLUMNS, RIGHT, STATISTICS, figures, op_rows, plain_rows, side_by_side
 from sparsesim.report.words import answer, deployment, described, interval_of, shown, verdict
 from sparsesim.run import Run
 
@@ -74,6 +74,7 @@ def page(runs: Sequence[Run], question: str, drawn: Sequence[tuple[Picture, str]
         rows=[(labelled(name), cells) for name, cells in side_by_side(runs)] if len(runs) > 1 else [],
         statistics=STATISTICS,
         op_columns=OP_COLUMNS,
+        right=RIGHT,
         pictures=[{"caption": p.caption, "title": p.title, "svg": text} for p, text in drawn],
         assumptions=list(dict.fromkeys(line for run in runs for line in run.manifest.get("assumptions", ()))),
         citations=list(dict.fromkeys(line for run in runs for line in run.manifest.get("citations", ()))),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
 OP_COLUMNS = ("phase", "part", "count", "time", "share", "TFLOP/s", "TB/s", "energy", "bound", "±", "provenance")
+RIGHT = (2, 3, 4, 5, 6, 7, 9)
+"""Which of them are numbers."""
+IN_TERMINAL = ("part", "time", "share", "energy", "bound", "±", "provenance")
 STATISTICS = ("mean", "p50", "p90", "p99", "max")
 
 
@@ -73,23 +77,41 @@ def side_by_side(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
             yield name, [shown(value, described(name).unit) for value in values]
 
 
-def ops_table(run: Run, most: int = 30) -> Table:
-    """The ops of each phase by falling time: what they cost and what bounds them."""
-    table = _table(*OP_COLUMNS)
-    for row in op_rows(run, most):
-        table.add_row(*row)
+def ops_table(run: Run, most: int = 12) -> Table:
+    """The ops of each phase by falling time: what they cost on one device and what bounds them; the rest in one row."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    kept = [number for number, name in enumerate(OP_COLUMNS) if name in IN_TERMINAL]
+    rows = list(op_rows(run, most))
+    for number in kept:
+        widest = max((len(cells[number]) for cells in rows), default=0)
+        least = widest if OP_COLUMNS[number] != "provenance" else None
+        side: Literal["left", "right"] = "right" if number in RIGHT else "left"
+        table.add_column(OP_COLUMNS[number], no_wrap=True, justify=side, min_width=least)
+    for phase, own in itertools.groupby(rows, key=lambda cells: cells[0]):
+        table.add_row(f"[bold]{phase}[/bold]")
+        for cells in own:
+            table.add_row(*(cells[number] for number in kept))
+        table.add_section()
     return table
 
 
 def op_rows(run: Run, most: int) -> Iterator[tuple[str, ...]]:
-    """The cells of `ops_table`; the most costly rows of each phase."""
+    """The most costly ops of each phase under `OP_COLUMNS`, and a row for the others."""
     ops = run.tables["ops"]
     for phase in dict.fromkeys(ops["phase"].tolist()):
         rows = np.flatnonzero(ops["phase"] == phase)
         seconds = floats(ops, "time_s")
         whole = float(seconds[rows].sum())
-        for row in sorted(rows.tolist(), key=lambda i: -seconds[i])[:most]:
+        order = sorted(rows.tolist(), key=lambda i: -seconds[i])
+        for row in order[:most]:
             yield _op_cells({name: column[row].item() for name, column in ops.items()}, whole)
+        if order[most:]:
+            rest = float(seconds[order[most:]].sum())
+            others = f"{len(order) - most} others"
+            yield (phase, others, "", shown(rest, "s"), shown(rest / whole, "share"), *[""] * (len(OP_COLUMNS) - 5))
 
 
 def _op_cells(op: Mapping[str, Any], whole_s: float) -> tuple[str, ...]:

@@ -82,10 +82,14 @@ def _rate(run: Run) -> str:
     if made is None:
         return ""
     tokens = f"{deployment(run)} makes {shown(made, 'output tokens/s')}"
-    energy, power = run.summary.get("j_per_output_tok"), run.summary.get("power_w")
-    if energy is None or power is None:
+    if run.summary.get("step_s") is not None:
+        tokens = f"A step of {deployment(run)} takes {shown(run.summary['step_s'], 's')}"
+    energy = run.summary.get("j_per_output_tok", run.summary.get("j_per_tok"))
+    if energy is None or run.summary.get("power_w") is None:
         return f"{tokens}."
-    return f"{tokens} at {shown(energy, 'J')} per output token and draws {shown(power, 'W')} (devices only)."
+    token = "output token" if "j_per_output_tok" in run.summary else "token"
+    power = shown(run.summary["power_w"], "W")
+    return f"{tokens} at {shown(energy, 'J')} per {token} and draws {power} (devices only)."
 
 
 def _latency(run: Run) -> str:

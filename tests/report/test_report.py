@@ -190,7 +190,9 @@ def test_tables_hold_every_figure(run: Run) -> None:
     assert latency_table(run).row_count == 5
     assert summary_table(run).row_count > 25
     assert comparison_table([run, run]).row_count > 40
-    assert len(list(op_rows(run, 4))) == 8
+    rows = list(op_rows(run, 4))
+    assert len(rows) == 2 * (4 + 1)
+    assert sum(float(row[4].split()[0]) for row in rows if row[0] == "decode") == pytest.approx(100, abs=0.5)
 
 
 def modules_after(code: str) -> set[str]:

@@ -14,7 +14,8 @@ from sparsesim.run import Run
 from sparsesim.sim.steps import Floats
 
 FEW_DECADES = 1e3
-FIGURES = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
+SERVED = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
+FIGURES = (*SERVED, "step_s", "j_per_tok")
 
 
 def figure_of(summary: Mapping[str, Any], name: str) -> float | None:

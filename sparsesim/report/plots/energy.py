@@ -39,14 +39,16 @@ def energy_figure(runs: Sequence[Run]) -> Any:
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.set_xlim(0, longest * 1.14 if longest else 1.0)
-    style.labels(axis, x=f"{unit} per output token, devices only")
+    token = "output token" if all("j_per_output_tok" in run.summary for run in runs) else "token"
+    style.labels(axis, x=f"{unit} per {token}, devices only")
     _legend(made, [name for name in style.COMPONENTS if any(part.get(name) for part in parts)])
     return made
 
 
 def _per_token(run: Run) -> dict[str, float]:
-    """Joules per output token by component, in the order of the colours."""
-    total, per_token = run.summary["energy_j"], run.summary["j_per_output_tok"]
+    """Joules per output token (of a fixed batch's step: per token) by component, in the order of the colours."""
+    total = run.summary["energy_j"]
+    per_token = run.summary.get("j_per_output_tok", run.summary.get("j_per_tok"))
     parts = run.summary["energy_by_component_j"]
     names = [*style.COMPONENTS, *(name for name in parts if name not in style.COMPONENTS)]
     scale = per_token / total if total and per_token else 0.0

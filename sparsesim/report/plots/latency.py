@@ -19,7 +19,8 @@ POINTS = 400
 """Points a curve is drawn with; more is not seen."""
 MARKED = (50, 90, 99)
 """Percentiles marked on the curve of a single run."""
-FEW_DECADES = 1e3
+FEW_DECADES = 30.0
+"""Range of a logarithmic axis up to which 2 and 5 get ticks as well; a panel is narrow."""
 LOG_FROM = 30.0
 """Ratio of the 99.5th percentile to the 5th from which an axis is logarithmic."""
 
@@ -66,7 +67,10 @@ def _panel(axis: Any, values: Sequence[Floats], names: Sequence[str], title: str
         _curve(axis, own / second, style.colour(case), name, marked=len(values) == 1)
     if logarithmic:
         axis.set_xscale("log")
-        plain_ticks(axis.xaxis, few=high < FEW_DECADES * low)
+        least = float(np.percentile(there[there > 0], 1))
+        axis.set_xlim(least / second / 1.3, float(max(high, limit or 0.0)) / second * 1.3)
+        axis.minorticks_off()
+        plain_ticks(axis.xaxis, few=high < FEW_DECADES * least)
     else:
         axis.set_xlim(0, float(max(high, limit or 0.0)) / second * 1.05)
     if limit is not None:
@@ -100,5 +104,6 @@ def _slo(axis: Any, at: float, values: Sequence[Floats], limit: float) -> None:
     share = np.log(at / low) / np.log(high / low) if axis.get_xscale() == "log" else (at - low) / (high - low)
     left = share > 0.5
     place = {"xytext": (-3 if left else 3, 0), "textcoords": "offset points", "ha": "right" if left else "left"}
-    ink = {"fontsize": style.SMALL - 1, "color": style.VERMILION, "va": "bottom"}
-    axis.annotate(text, (at, 3), **place, **ink)
+    ink = {"fontsize": style.SMALL - 1, "color": style.VERMILION}
+    below = not within or min(within) > 50  # the curve passes the line high up, so the room is below it
+    axis.annotate(text, (at, 3 if below else 98), **place, **ink, va="bottom" if below else "top")
