@@ -68,7 +68,7 @@ class CachingReplica(ContinuousReplica):
         A chunk that starts after fewer cached tokens also ends earlier: losing an idle id can let it in.
         """
         if self.waiting and self.cache.idle and most is None and not self.cache.unbounded:
-            most = self.affordable(self.free - len(self.cache.idle) * self.cache.kv_blocks)
+            most = max(1, self.affordable(self.free - len(self.cache.idle) * self.cache.kv_blocks))
         super().leap(most)
 
     def admit(self, free: int) -> list[tuple[Job, int]]:

@@ -72,8 +72,21 @@ class Replica:
     def outstanding(self):
         return len(self.waiting) + len(self.running)
 
+    def granted(self, seq, q):
+        """A running request takes the blocks of its next tokens."""
+        seq.held = self.need(seq.computed + q)
+
     def forget(self, seq):
         """What is shared is given back; nothing without a cache."""
+
+    def enter(self, seq, budget, now):
+        """Tokens of the first chunk of the first waiting request, 0 where there is no room."""
+        q = min(seq.known, budget)
+        if self.need(q) > self.free:
+            return 0
+        self.running.append(self.waiting.pop(0))
+        self.granted(seq, q)
+        return q
 
     # time
     def costs(self, batch):
@@ -165,22 +178,9 @@ class Continuous(Replica):
                 seq.admitted_s = now
         return batch
 
-    def granted(self, seq, q):
-        """A running request takes the blocks of its next tokens."""
-        seq.held = self.need(seq.computed + q)
 
-    def enter(self, seq, budget, now):
-        """Tokens of the first chunk of the first waiting request, 0 where there is no room."""
-        q = min(seq.known, budget)
-        if self.need(q) > self.free:
-            return 0
-        self.running.append(self.waiting.pop(0))
-        self.granted(seq, q)
-        return q
-
-
-class Cached(Continuous):
-    """vLLM V1's rules with a prefix cache: ids with their users, and the idle ones in order of last use."""
+class Cache:
+    """A prefix cache beside a scheduler: ids with their users, and the idle ones in order of last use."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -243,6 +243,80 @@ class Cached(Continuous):
         return q
 
 
+class Sglang(Replica):
+    """Prompts first; whoever has generated least is retracted."""
+
+    def ranked(self):
+        if self.rules.policy == "lpm" and 1 < len(self.waiting) <= 128:
+            self.waiting.sort(key=lambda s: -self.prefix(s))
+
+    def prefix(self, seq):
+        return 0
+
+    def fits(self, seq):
+        groups = sum(math.isinf(w) for w in self.spec.kv_windows)
+        if not self.running or not groups:
+            return True
+        committed = 0.0
+        for other in self.running:
+            held = other.computed if other.decodes else other.known
+            committed += held + self.rules.new_token_ratio * (other.output - other.generated)
+        own = seq.prompt + seq.output - 1
+        return committed + own <= self.spec.kv_blocks // groups * self.spec.block_tok
+
+    def prompts(self, now):
+        batch, budget = [], self.rules.token_budget
+        for seq in [s for s in self.running if not s.decodes]:
+            q = min(seq.known - seq.computed, budget)
+            if self.need(seq.computed + q) - seq.held > self.free:
+                return []
+            self.granted(seq, q)
+            batch.append((seq, q))
+            budget -= q
+        self.ranked()
+        places = min(self.rules.max_running, math.inf if self.spec.state_slots is None else self.spec.state_slots)
+        while self.waiting and budget > 0 and len(self.running) < places:
+            if any(s.computed + q < s.known for s, q in batch):
+                break
+            seq = self.waiting[0]
+            q = self.enter(seq, budget, now) if self.fits(seq) else 0
+            if not q:
+                break
+            batch.append((seq, q))
+            budget -= q
+            if math.isnan(seq.admitted_s):
+                seq.admitted_s = now
+        return batch
+
+    def schedule(self, now):
+        if batch := self.prompts(now):
+            return batch
+        decoders = [s for s in self.running if s.decodes]
+        while len(self.running) > 1 and sum(self.need(s.computed + 1) - s.held for s in decoders) > self.free:
+            victim = min(decoders, key=lambda s: (s.generated, -s.prompt, -s.row))
+            decoders.remove(victim)
+            self.running.remove(victim)
+            self.forget(victim)
+            victim.held, victim.computed, victim.decodes = 0, 0, False
+            victim.preemptions += 1
+            self.waiting.append(victim)
+        if not decoders and self.running:
+            return self.schedule(now)
+        for seq in decoders:
+            self.granted(seq, 1)
+        return [(s, 1) for s in decoders]
+
+
+class CachedContinuous(Cache, Continuous):
+    pass
+
+
+class CachedSglang(Cache, Sglang):
+    def prefix(self, seq):
+        hits = list(itertools.takewhile(lambda one: one in self.users, self.ids(seq)))
+        return min(len(hits), (seq.known - 1) // self.id_tok)
+
+
 class Static(Replica):
     """A batch at a time; done sequences are computed on until the longest is done."""
 
@@ -279,7 +353,8 @@ def piecewise(knots, values, c):
     return values[i] + (values[i + 1] - values[i]) * (c - knots[i]) / (knots[i + 1] - knots[i])
 
 
-KINDS = {"continuous": Continuous, "static": Static}
+KINDS = {"continuous": Continuous, "static": Static, "sglang": Sglang}
+CACHED = {"continuous": CachedContinuous, "static": Static, "sglang": CachedSglang}
 
 
 class Reference:
@@ -287,9 +362,7 @@ class Reference:
 
     def __init__(self, table, specs, router, scheduler):
         self.table, self.router = table, router
-        kind = KINDS[scheduler.kind]
-        if specs[0].prefix_cache != "off" and kind is Continuous:
-            kind = Cached
+        kind = (KINDS if specs[0].prefix_cache == "off" else CACHED)[scheduler.kind]
         self.replicas = [kind(self, i, spec, scheduler) for i, spec in enumerate(specs)]
         self.events, self.ids, self.turn, self.now = [], itertools.count(), -1, 0.0
         rows = zip(table.prompt_tok.tolist(), table.output_tok.tolist(), table.priority.tolist(), strict=True)

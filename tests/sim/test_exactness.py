@@ -17,6 +17,7 @@ from sparsesim.sim.routers.least_outstanding import LeastOutstanding
 from sparsesim.sim.routers.round_robin import RoundRobin
 from sparsesim.sim.run import close, run
 from sparsesim.sim.schedulers.continuous import Continuous
+from sparsesim.sim.schedulers.sglang import Sglang
 from sparsesim.sim.schedulers.static import Static
 from sparsesim.workload.requests import PrefixBlocks, RequestTable
 
@@ -96,7 +97,17 @@ def continuous(draw):
     return Continuous(max_running=places, token_budget=budget, policy=draw(st.sampled_from(["fcfs", "priority"])))
 
 
-SCHEDULERS = st.one_of(continuous(), st.builds(Static, batch=st.integers(1, 6)))
+@st.composite
+def sglang(draw):
+    return Sglang(
+        max_running=draw(st.integers(1, 12)),
+        token_budget=draw(st.one_of(st.integers(1, 64), st.just(8192))),
+        new_token_ratio=draw(st.sampled_from([0.0, 0.3, 1.0])),
+        policy=draw(st.sampled_from(["fcfs", "lpm"])),
+    )
+
+
+SCHEDULERS = st.one_of(continuous(), sglang(), st.builds(Static, batch=st.integers(1, 6)))
 ROUTERS = st.sampled_from([RoundRobin(), LeastOutstanding()])
 
 

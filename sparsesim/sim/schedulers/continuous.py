@@ -193,6 +193,20 @@ class ContinuousReplica(Replica):
                 self.admitted[job.row] = self.time
         return chunks
 
+    def entry(self, job: Job, budget: int) -> tuple[int, int, int]:
+        """Cached ids it would reuse, tokens of its first chunk, and blocks that this takes."""
+        q = min(job.target, budget)
+        return 0, q, self.blocks(q)
+
+    def enter(self, job: Job, hits: int, q: int, need: int) -> None:
+        """Take the blocks of the first chunk."""
+        del hits
+        self.free -= need
+        job.blocks = need
+        self.prefilling = job if q < job.target else None
+        if not job.preemptions:
+            self.admitted[job.row] = self.time
+
     def enter_ready(self, job: Job, free: int) -> int:
         """Let a request whose KV was computed elsewhere decode from this iteration on; the blocks left, -1 if none."""
         need = self.blocks(job.target + 1)
