@@ -196,7 +196,7 @@ def test_energy_of_a_dispatch_is_bytes_times_joules_per_byte() -> None:
     at = visits(Routing(EVEN, TOP_K), place("contiguous", EVEN, 64), 8)
     loads = dispatch_loads(100.0, at, 7408.0, fabric, "low_latency")
     copies = 64 * 100 * 7408
-    by_hand = copies * (7 / 8) * 80e-12 + copies * 7 * 2 * 1200e-12  # 7/64 of 8 copies inside, 56/64 across
+    by_hand = copies * (7 / 8) * 80e-12 + copies * 7 * 1200e-12  # 7/64 of 8 copies inside, 56/64 across
     assert loads.energy_j(fabric) == pytest.approx(by_hand)
 
 

@@ -177,7 +177,7 @@ def test_a_decode_step_of_96_ranks_and_61_layers_agrees_with_the_closed_form_in_
     assert perf_counter() - start < 10.0
     assert timeline.end_s == pytest.approx(expected_s(steps, RANKS, capacity), rel=0.02)
     sent = 61 * RANKS * 128 * 8 * (float(DISPATCH.token_bytes()) + float(COMBINE.token_bytes()))
-    assert timeline.energy_j(topology.network().j_per_byte) < sent * (80e-12 + 4 * 1200e-12)
+    assert timeline.energy_j(topology.network().j_per_byte) < sent * (80e-12 + 2 * 1200e-12)  # at most over the spine
     assert timeline.link_bytes.sum() > sent * 2 * 0.9  # nearly all leave their rank, over two links at least
 
 

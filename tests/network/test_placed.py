@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsesim.cost.kernel import cost_model
-from sparsesim.cost.network.placed import PlacedCosts, expert_groups, placed_costs
+from sparsesim.cost.network.placed import PlacedCosts, deployed_costs, expert_groups, placed_costs
 from sparsesim.cost.network.placement import Placement
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.cost.tables import StepTables
@@ -87,6 +87,20 @@ def test_the_number_of_draws_is_enough() -> None:
         for n in (8, 64)
     )
     assert few == pytest.approx(many, rel=0.05)
+
+
+def test_scenario_keys_choose_topology_and_placement() -> None:
+    alone = deployed_costs(COSTS, MODEL, Setting(), None, "contiguous", "uniform")
+    assert alone is COSTS
+    own = deployed_costs(COSTS, MODEL, SETTING, None, "balanced", "zipf:0.8")
+    assert isinstance(own, PlacedCosts)
+    assert (own.fabric.nodes, own.power.nic_j_per_byte) == (2, COSTS.power.nic_j_per_byte)
+    named = deployed_costs(COSTS, MODEL, SETTING, "nvl72", {"kind": "round_robin"}, {"kind": "uniform"})
+    assert named.chip.link_bytes_per_s == pytest.approx(900e9)
+    with pytest.raises(InputError, match=r"unknown topology 'nvl73'.*nvl72"):
+        deployed_costs(COSTS, MODEL, SETTING, "nvl73", "balanced", "uniform")
+    with pytest.raises(InputError, match=r"deployment.placement.*did you mean balanced"):
+        deployed_costs(COSTS, MODEL, SETTING, None, "balance", "uniform")
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -87,6 +87,16 @@ def test_latency_adds_up_along_the_path() -> None:
     assert load_topology("ring-8").routes().latency_s[0, 4] == pytest.approx(4 * 0.3e-6)
 
 
+def test_a_bytes_joules_add_up_along_its_path() -> None:
+    """10 pJ/bit inside a node, 150 between nodes on a rail, twice that over the spine."""
+    topology = load_topology("h100-cluster")
+    joules = topology.network().j_per_byte
+    for target, by_hand in ((1, 80e-12), (8, 1200e-12), (9, 2400e-12)):
+        one = np.zeros((96, 96))
+        one[0, target] = 1.0
+        assert topology.routes().loads(one) @ joules == pytest.approx(by_hand)
+
+
 def test_devices_behind_a_switch_do_not_forward_for_others() -> None:
     topology = load_topology("h800-cluster")
     one = np.zeros((64, 64))

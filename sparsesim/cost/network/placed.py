@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,10 @@ from sparsesim.cost.network.expert_parallel import ExpertParallel, expert_parall
 from sparsesim.cost.network.moe import Mode, dispatch_loads
 from sparsesim.cost.network.placement import Placement
 from sparsesim.errors import InputError, Problem
-from sparsesim.hardware.topology import Fabric, Topology
+from sparsesim.hardware.topology import Fabric, Topology, load_topology, own_topology
 from sparsesim.model.arch import Model
 from sparsesim.model.blocks.moe import Moe
-from sparsesim.model.load import ExpertLoad
+from sparsesim.model.load import ExpertLoad, read_load
 from sparsesim.model.setting import Setting
 from sparsesim.work import MoeCombine, MoeDispatch, MoeFfn, Op
 
@@ -140,3 +141,30 @@ def placed_costs(
     power = replace(costs.power, link_j_per_byte=fabric.link_j_per_byte, nic_j_per_byte=nic_j)
     groups = expert_groups(model, setting, placement, load, fabric.gpus_per_node)
     return PlacedCosts(costs.gpu, chip, costs.fit, power, fabric, groups)
+
+
+def deployed_costs(
+    costs: CostModel,
+    model: Model,
+    setting: Setting,
+    topology: str | None,
+    placement: str | Mapping[str, Any],
+    load: str | Mapping[str, Any],
+) -> CostModel:
+    """The cost model for a scenario's keys: `topology` by name (None: the hardware's own node), `placement`, load.
+
+    A replica of one device has no network: its cost model is returned as it is.
+
+    Raises:
+        InputError: an unknown topology or placement, or what does not fit together.
+
+    """
+    devices = setting.ranks * setting.pp
+    if devices == 1 and topology is None:
+        return costs
+    chosen = load_topology(topology) if topology is not None else own_topology(costs.gpu, devices)
+    try:
+        placed: Placement = Placement.resolve(placement if isinstance(placement, str) else dict(placement))
+    except ValueError as error:
+        raise InputError(Problem(str(error), path="deployment.placement")) from None
+    return placed_costs(costs, model, setting, chosen, placed, read_load(load))

@@ -18,7 +18,7 @@ class Ethernet(Topology):
     pcie_energy: JoulesPerByte = Field(description="device to device inside a host")
     port: BytesPerSecond = Field(description="of one host, each direction")
     port_latency: Seconds = Field(description="host to host through the switch")
-    port_energy: JoulesPerByte = Field(description="port, cable and switch port, charged at either end")
+    port_energy: JoulesPerByte = Field(description="host to host: ports, cables and switch ports")
 
     @property
     def devices(self) -> int:
@@ -29,7 +29,7 @@ class Ethernet(Topology):
         """Devices to hosts, hosts to the switch."""
         graph = nx.DiGraph()
         inside = Link(self.pcie, self.pcie_latency / 2, self.pcie_energy / 2, 1, "link")
-        outside = Link(self.port, self.port_latency / 2, self.port_energy, 2, "nic")
+        outside = Link(self.port, self.port_latency / 2, self.port_energy / 2, 2, "nic")
         for rank in range(self.devices):
             graph.add_node(f"gpu{rank}", rank=rank)
             connect(graph, f"gpu{rank}", f"host{rank // self.gpus_per_host}", inside)
@@ -49,5 +49,5 @@ class Ethernet(Topology):
             rdma_s=self.port_latency + self.pcie_latency,
             rails=False,
             link_j_per_byte=self.pcie_energy,
-            nic_j_per_byte=2.0 * self.port_energy + self.pcie_energy,
+            nic_j_per_byte=self.port_energy + self.pcie_energy,
         )

@@ -32,7 +32,8 @@ class Clos(Topology):
     nics_per_node: int = Field(8, gt=0)
     nic_latency: Seconds = Field(description="device to device through two NICs under one leaf")
     nic_energy: JoulesPerByte = Field(
-        description="NIC, optics and switch port: charged at either end, and per link to the spine"
+        description="device to device through two NICs under one leaf, optics and ports included; going over the spine "
+        "costs as much again (assumed: as many optics and ports)"
     )
     nodes_per_leaf: int = Field(0, ge=0, description="nodes under one leaf (of each rail); 0: all")
     spine_latency: Seconds = Field("0.6 us", validate_default=True, description="added by going over the spine")
@@ -75,7 +76,7 @@ class Clos(Topology):
 
     def _wire_node(self, graph: nx.DiGraph, node: int) -> None:
         inside = Link(self.link, self.link_latency / 2, self.link_energy / 2, 1, "link")
-        outside = Link(self.nic, self.nic_latency / 2, self.nic_energy, 2, "nic")
+        outside = Link(self.nic, self.nic_latency / 2, self.nic_energy / 2, 2, "nic")
         shared = self.nics_per_node < self.gpus_per_node
         for nic in range(self.nics_per_node if self.nodes > 1 else 0):
             if shared:
@@ -97,7 +98,7 @@ class Clos(Topology):
         for leaf, nics in leaves.items():
             if len(leaves) > 1:
                 up = self.nic * nics / self.oversubscription
-                connect(graph, leaf, SPINE, Link(up, self.spine_latency / 2, self.nic_energy, 2, SPINE))
+                connect(graph, leaf, SPINE, Link(up, self.spine_latency / 2, self.nic_energy / 2, 2, SPINE))
 
     def _leaves(self) -> Iterator[tuple[str, int]]:
         names = [self.leaf(node, nic) for node in range(self.nodes) for nic in range(self.nics_per_node)]
@@ -117,6 +118,6 @@ class Clos(Topology):
             rails=self.rails,
             oversubscription=self.oversubscription,
             link_j_per_byte=self.link_energy,
-            nic_j_per_byte=2.0 * self.nic_energy,
+            nic_j_per_byte=self.nic_energy,
             in_switch_reduction=self.in_switch_reduction,
         )

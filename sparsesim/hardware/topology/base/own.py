@@ -14,13 +14,13 @@ def own_topology(gpu: Gpu, devices: int) -> Topology:
     """An island where one node holds the devices, else whole nodes on a rail-optimised tree without oversubscription.
 
     Raises:
-        InputError: no devices, or the profile lacks a link or a NIC that they need.
+        InputError: fewer than two devices, or the profile lacks a link or a NIC that they need.
 
     """
     per_node = gpu.node.gpus.value
     nodes = -(-devices // per_node)
-    if devices < 1:
-        raise InputError(Problem(f"{devices} devices", hint="at least 1"))
+    if devices < 2:
+        raise InputError(Problem(f"{devices} devices make no topology", hint="at least 2"))
     if gpu.link is None:
         raise InputError(
             Problem(f"{gpu.name} has no link between the GPUs of a node", path=f"hwprofiles/{gpu.name}.link")
