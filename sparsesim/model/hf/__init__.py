@@ -99,7 +99,8 @@ def _assemble(fields: Fields, family: Family, name: str, source: str, notes: lis
     FfnReader(reader, len(kinds)).settle()
     fields.must_be("hidden_size_per_layer_input", 0)
     fields.must_be("num_kv_shared_layers", 0)
-    precision = read_precision(fields, fields.mapping("quantization_config"))
+    quantization = {"quant_method": "bitnet"} if family.ternary else fields.mapping("quantization_config")
+    precision = read_precision(fields, quantization)
     fields.settled("mtp_hybrid_override_pattern", "mtp_layers_block_type")
     mtp_layers = fields.maybe_integer("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules") or 0
     model = Model(

@@ -55,6 +55,7 @@ class Family(Frozen):
     )
     beside_moe: bool = Field(False, description="a dense FFN runs beside the experts (Gemma-4)")
     head_bias: bool = Field(False, description="the LM head may have a bias (lm_head_bias)")
+    ternary: bool = Field(False, description="weights are ternary and activations 8 bits whatever the file says")
     defaults: dict[str, int | float | str | bool | list[str]] = Field(
         default_factory=dict, description="class defaults"
     )

@@ -275,10 +275,22 @@ class Reader:
         )
 
 
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_new": "gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+    "xielu": "xielu",
+}
+"""Activations by the names configurations give them."""
+
+
 def activation(fields: Fields) -> str:
     """Of the feed-forward blocks."""
-    known = ("silu", "swish", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "relu2", "xielu")
     word = fields.text("hidden_act", "mlp_hidden_act", "hidden_activation", "activation_function", otherwise="silu")
-    if word not in known:
-        fields.fault("hidden_act", f"unknown activation {word!r}", closest(word, known))
-    return word
+    if word not in ACTIVATIONS:
+        fields.fault("hidden_act", f"unknown activation {word!r}", closest(word, ACTIVATIONS))
+    return ACTIVATIONS.get(word, word)

@@ -179,6 +179,14 @@ def test_unknown_quantisation_is_named() -> None:
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, "int4", 0.5 + 2.5 / 64),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "int4", 0.5 + 4 / 64),
         ({"quant_method": "bitnet"}, "ternary", 0.25),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"type": "int", "num_bits": 4, "group_size": 32}}},
+            },
+            "int4",
+            0.5 + 2.5 / 32,
+        ),
         ({"quantization": {"quant_algo": "NVFP4"}}, "nvfp4", 0.5 + 1 / 16),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", 1 + 4 / 16384),
     ],
@@ -226,6 +234,51 @@ def test_lfm2_layers_without_attention_are_short_convolutions() -> None:
     kinds = [group.blocks[0].kind for group in model.layers for _ in range(group.count)]
     assert kinds == ["short_conv", "short_conv", "attention", "short_conv"]
     assert model.state_bytes() == 3 * 2560 * 2 * 2
+
+
+def test_matmul_free_is_ternary_and_rounds_its_width_to_256() -> None:
+    """370M: d 1024 and hidden_ratio 4 give 2816 neurons; facts of its repository."""
+    fields = {"model_type": "hgrn_bit", "hidden_size": 1024, "num_hidden_layers": 24, "hidden_ratio": 4}
+    model, zoo = import_config(fields, "x", "x.json"), load_model("mmfreelm-370m")
+    assert (model.layers, model.precision) == (zoo.layers, zoo.precision)
+
+
+def test_falcon_h1_runs_attention_and_mamba_side_by_side() -> None:
+    fields = {
+        "model_type": "falcon_h1",
+        "hidden_size": 1024,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "intermediate_size": 2048,
+        "vocab_size": 32784,
+        "mamba_d_ssm": 1536,
+        "mamba_n_heads": 24,
+        "mamba_d_head": 64,
+        "mamba_d_state": 128,
+        "mamba_n_groups": 1,
+    }
+    model = import_config(fields, "x", "x.json")
+    assert model.layers == load_model("falcon-h1-0.5b").layers
+    assert round(model.parameters() / 1e6) == 521
+    with pytest.raises(InputError, match="mamba_d_ssm: 1500 is not 24 heads of 64"):
+        import_config(fields | {"mamba_d_ssm": 1500}, "x", "x.json")
+
+
+def test_quantisation_may_stand_in_a_file_beside(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config("Qwen--Qwen3-8B")))
+    sibling = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(sibling))
+    precision = read_config(tmp_path / "config.json").precision
+    assert (precision.weights, precision.activations, precision.kv) == ("fp8", "fp8", "fp8")
+
+
+def test_attention_left_unconverted_leaves_the_experts_quantised() -> None:
+    left = {"quant_method": "fp8", "modules_to_not_convert": ["lm_head", "model.layers.0.self_attn"]}
+    values = config("Qwen--Qwen3-30B-A3B") | {"quantization_config": left}
+    precision = import_config(values, "x", "x.json").precision
+    assert (precision.weights, precision.experts, precision.activations) == ("bf16", "fp8", "bf16")
 
 
 def test_nemotron_pattern_gives_one_block_a_layer() -> None:

@@ -34,6 +34,8 @@ EXACT = {
     "qwen3-0.6b": 596_049_920,
     "qwen3-next-80b-a3b": 79_674_391_296,
     "qwen3.5-35b-a3b": 34_660_610_688,
+    "deepseek-v3.2": 671_877_929_216 + 58 * 256,
+    "glm-5": 743_911_199_232 + 75 * 256,
     "kimi-linear-48b-a3b": 49_133_074_464 + 26 * 256,
 }
 PUBLISHED_BILLIONS = {
@@ -161,6 +163,13 @@ def test_nemotron_state_and_cache_vectors() -> None:
     model = load_model("nemotron-h-8b")
     assert model.state_bytes(Precision(state="bf16")) == 51_806_208
     assert model.kv_bytes(8192) == 134_217_728
+
+
+def test_indexer_keys_are_cached_beside_the_latent_vectors() -> None:
+    """DeepSeek-V3.2: 61 layers of an fp8 key of 128 and its fp32 scale, over V3's 70,272 B a token."""
+    model = load_model("deepseek-v3.2")
+    assert model.kv_bytes_per_token(Precision()) == 70_272 + 61 * (128 + 4)
+    assert model.contexts() == (float("inf"), 2048.0)
 
 
 def test_pattern_must_fill_the_layers(tmp_path: Path) -> None:
