@@ -46,11 +46,11 @@ class Gaps:
         m = self.count
         return float(self.weight @ (self.first_s * m + self.slope_s * m * (m - 1) / 2))
 
-    @property
-    def squares_s2(self) -> float:
-        """The sum of their squares: m*a^2 + 2*a*b*m(m-1)/2 + b^2*m(m-1)(2m-1)/6 for each row."""
-        a, b, m = self.first_s, self.slope_s, self.count
-        return float(self.weight @ (m * a**2 + a * b * m * (m - 1) + b**2 * m * (m - 1) * (2 * m - 1) / 6))
+    def spread_s(self, mean_s: float) -> float:
+        """Their standard deviation; a row's squares about the mean are m*a^2 + a*b*m(m-1) + b^2*m(m-1)(2m-1)/6."""
+        a, b, m = self.first_s - mean_s, self.slope_s, self.count
+        squares = float(self.weight @ (m * a**2 + a * b * m * (m - 1) + b**2 * m * (m - 1) * (2 * m - 1) / 6))
+        return math.sqrt(max(squares, 0.0) / self.number)
 
     def below(self, limit_s: float) -> float:
         """How many gaps are at most `limit_s`."""
@@ -77,7 +77,7 @@ class Gaps:
         mean = self.total_s / self.number
         return {
             "mean": mean,
-            "std": math.sqrt(max(self.squares_s2 / self.number - mean**2, 0.0)),
+            "std": self.spread_s(mean),
             **named,
             "max": self.quantile(1.0),
         }
