@@ -26,7 +26,7 @@ _DTYPES = (torch.bfloat16, torch.float16)
 @triton.jit
 def _finish(
     acc, part_ptr, counter_ptr, out_ptr, token, column, n,
-    BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
+    SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Write one program's sums; the last program of a column block adds them up and writes the result."""
     inside = column < n
@@ -65,7 +65,7 @@ def skip_kernel(
         acc += tl.sum(w.to(tl.float32) * value.to(tl.float32)[:, None], axis=0)
     if tl.program_id(0) == 0:
         tl.atomic_add(count_ptr + token, tl.sum(kept, 0), sem="relaxed")
-    _finish(acc, part_ptr, counter_ptr, out_ptr, token, column, n, BLOCK_N, SPLITS)
+    _finish(acc, part_ptr, counter_ptr, out_ptr, token, column, n, SPLITS)
 
 
 @triton.jit
@@ -85,7 +85,7 @@ def gather_kernel(
         cells = row.to(tl.int64)[:, None] * n + column[None, :]
         w = tl.load(weight_ptr + cells, mask=(slot < count)[:, None] & (column < n)[None, :], other=0.0)
         acc += tl.sum(w.to(tl.float32) * value[:, None], axis=0)
-    _finish(acc, part_ptr, counter_ptr, out_ptr, token, column, n, BLOCK_N, SPLITS)
+    _finish(acc, part_ptr, counter_ptr, out_ptr, token, column, n, SPLITS)
 
 
 class GemvScratch:

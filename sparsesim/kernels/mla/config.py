@@ -17,11 +17,16 @@ class MlaTile:
     num_stages: int
     swap: bool
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for one stage: Triton 3.6 then reads the cache at illegal addresses (seen on an H100)."""
+        if self.num_stages < 2:
+            raise ValueError(f"num_stages is {self.num_stages}, must be at least 2")
+
 
 # Measured on an H100 at 64 x 8192 cached tokens (604 MB): 209.8 us, 2.88 TB/s; 64 tokens and 2 stages 213.2 us,
 # the query as left operand (rows padded to 16) 211.3 us.
 FEW_HEADS = MlaTile(block_h=16, block_t=32, num_warps=4, num_stages=4, swap=True)
 
-# The largest tile whose two stages fit in shared memory: 521.6 us for 128 heads at 64 x 8192; 32 tokens and 3
-# stages 602.4 us. Used where the Hopper kernel does not apply.
+# The largest tile whose two stages fit in shared memory: 521.6 us for 128 heads at 64 x 8192 (one split);
+# 32 tokens and 3 stages 602.4 us. Used where the Hopper kernel (332.8 us) does not apply.
 MANY_HEADS = MlaTile(block_h=64, block_t=64, num_warps=8, num_stages=2, swap=False)

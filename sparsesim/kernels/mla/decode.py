@@ -42,10 +42,7 @@ def mla_kernel(
     q_rope = tl.load(query + LATENT + tl.arange(0, ROPE)[None, :], mask=h_in[:, None], other=0.0)
     high = tl.full((BLOCK_H,), -1e30, dtype=tl.float32)
     total = tl.zeros((BLOCK_H,), dtype=tl.float32)
-    if SWAP:
-        acc = tl.zeros((LATENT, BLOCK_H), dtype=tl.float32)
-    else:
-        acc = tl.zeros((BLOCK_H, LATENT), dtype=tl.float32)
+    acc = tl.zeros((LATENT, BLOCK_H) if SWAP else (BLOCK_H, LATENT), dtype=tl.float32)
     for start in tl.range(first, last, BLOCK_T, num_stages=STAGES):
         latent = latent_desc.load([batch, start, 0]).reshape(BLOCK_T, LATENT)
         rope = rope_desc.load([batch, start, LATENT]).reshape(BLOCK_T, ROPE)
@@ -70,10 +67,7 @@ def mla_kernel(
             acc = tl.dot(p.to(latent.dtype), latent, acc * shrink[:, None])
         high = new
     divisor = tl.where(total > 0.0, total, 1.0)
-    if SWAP:
-        acc = tl.trans(acc / divisor[None, :])
-    else:
-        acc = acc / divisor[:, None]
+    acc = tl.trans(acc / divisor[None, :]) if SWAP else acc / divisor[:, None]
     lane = (batch * splits + split) * heads + h
     tl.store(part_ptr + lane.to(tl.int64)[:, None] * LATENT + column[None, :], acc, mask=h_in[:, None])
     tl.store(lse_ptr + lane, tl.where(total > 0.0, high + tl.log2(divisor), float("-inf")), mask=h_in)
@@ -156,7 +150,8 @@ def mla_decode(
     `[batch, tokens, latent + rope]` (bf16 or fp16), latent columns first; lengths `[batch]` int32 counts the
     cached tokens of each sequence; rows past it must hold finite numbers (their weight is 0). latent and rope are
     powers of two from 16. Rarely needed: `tile` (else the Hopper kernel for many heads where it applies, and a
-    measured Triton tile otherwise), `splits`. Raises KernelRequirementError where no GPU is there or a shape does not fit.
+    measured Triton tile otherwise), `splits`. Raises KernelRequirementError where no GPU is there or a shape does
+    not fit.
     """
     require_gpu("mla_decode")
     batch, heads, width = query.shape

@@ -195,7 +195,8 @@ def grouped_mm(
     x: `[rows, k]` sorted by expert, or `[tokens, k]` with row_token `[rows]` int32 naming the token of each row.
     weight: `[experts, n, k]`; with `gated` it is `[experts, 2 n, k]` and the result is silu(gate) * up.
     offsets: `[experts + 1]` int32 on the device. `overlap` is for `moe_layer`, whose kernels wait for each other;
-    elsewhere an earlier kernel that computes the offsets might not have finished. Raises ValueError for shapes that do not fit.
+    elsewhere an earlier kernel that computes the offsets might not have finished. Raises ValueError for shapes
+    that do not fit.
     """
     rows = x.shape[0] if row_token is None else row_token.shape[0]
     experts, stacked, k = weight.shape

@@ -77,10 +77,7 @@ def route_reference(
 def grouped_mm_reference(x: torch.Tensor, weight: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """Rows offsets[e]:offsets[e+1] of x `[rows, k]` times weight[e]^T `[n, k]`: `[rows, n]` in x's dtype."""
     bounds = offsets.tolist()
-    blocks = [
-        x[start:stop] @ weight[e].to(x.dtype).T
-        for e, (start, stop) in enumerate(itertools.pairwise(bounds))
-    ]
+    blocks = [x[start:stop] @ weight[e].to(x.dtype).T for e, (start, stop) in enumerate(itertools.pairwise(bounds))]
     return torch.cat(blocks)
 
 

@@ -1,0 +1,1 @@
+"""Threshold sparsification of activations and the GEMV that skips what it zeroed."""

@@ -1,0 +1,1 @@
+"""Mixture-of-experts layer: routing, permutation, grouped GEMM and combine."""

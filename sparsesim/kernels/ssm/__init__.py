@@ -1,0 +1,1 @@
+"""State-space recurrences: Mamba-2 scan and decode, Gated DeltaNet decode."""
