@@ -16,7 +16,7 @@ from sparsesim.work import SparseFfn
 DECODE_TOKENS = 64
 """Most tokens of the kernel for decoding."""
 PATHS = {"dense": ("dense",), "twell": ("twell",), "compact": ("gate_compact",), "ell": ("ell",), "csr": ("csr",)}
-"""Paths of `sparsesim.kernels.twell.ffn` by format; `auto` is the fastest of dense, twell, compact and decode."""
+"""Paths of `sparsesim.kernels.twell.ffn` by format; `auto` is the fastest of all that serve."""
 _CHECKED = 32
 
 
@@ -31,19 +31,18 @@ def candidates(op: SparseFfn, bench: Bench) -> Sequence[Candidate]:
     sets = []
     for seed in range(bench.sets(float(op.hbm_bytes()))):
         layer = synthetic_layer(_law(op, seed), width, torch.bfloat16, bench.device, seed)
-        sets.append((tokens(layer, count, seed), layer.weights))
-    x, weights = sets[0]
+        sets.append((tokens(layer, count, seed), layer))
     some = spread_indices(count, _CHECKED)
-    expected = reference.ffn(x[some], weights)
+    expected = reference.ffn(sets[0][0][some], sets[0][1].weights)
     return [
-        Candidate(path, [_call(path, x, w) for x, w in sets], lambda out: (out[some], expected))
+        Candidate(path, [_call(path, x, layer) for x, layer in sets], lambda out: (out[some], expected))
         for path in _paths(op.format, count)
     ]
 
 
 def _paths(form: str, tokens: int) -> tuple[str, ...]:
     if form == "auto":
-        return ("dense", "twell", "gate_compact", *(("decode",) if tokens <= DECODE_TOKENS else ()))
+        return ("dense", "twell", "hot_cold", "gate_compact", *(("decode",) if tokens <= DECODE_TOKENS else ()))
     if form not in PATHS:
         raise UnsupportedError(f"sparse_ffn: format {form!r}; measured are auto, {', '.join(PATHS)}")
     return PATHS[form]
@@ -58,10 +57,12 @@ def _law(op: SparseFfn, seed: int) -> laws.ActivationLaw:
     raise UnsupportedError(f"sparse_ffn: pattern {op.pattern!r}; measured are zipf and independent")
 
 
-def _call(path: Any, x: Any, weights: Any) -> Any:
-    from sparsesim.kernels.twell.dense import FusedWeights, dense_fused
+def _call(path: Any, x: Any, layer: Any) -> Any:
     from sparsesim.kernels.twell.ffn import ffn
+    from sparsesim.kernels.twell.weights import FusedWeights, SplitWeights
 
     if path == "dense":
-        return partial(dense_fused, x, FusedWeights.of(weights))
-    return partial(ffn, x, weights, path)
+        return partial(ffn, x, FusedWeights.of(layer.weights), path)
+    if path == "hot_cold":
+        return partial(ffn, x, SplitWeights.of(layer.weights, layer.law.frequency), path)
+    return partial(ffn, x, layer.weights, path)
