@@ -86,9 +86,9 @@ class Gaps:
 def token_gaps(records: Records, from_s: float = 0.0) -> Gaps:
     """Every gap whose row starts at or after `from_s`."""
     parts = [_pauses(records, from_s)]
-    decode = whole(records.steps, "decode") > 0
+    decode = _decoding(records.steps)
     for replica, rows in by_replica(records.steps).items():
-        parts += _gaps_of(records, replica, rows[decode[rows]], from_s)
+        parts += _gaps_of(records, replica, rows[decode[rows] > 0], decode, from_s)
     rows = np.concatenate(parts, axis=1)
     weight, first, slope, count = rows[:, (rows[0] > 0) & (rows[3] > 0)]
     falling = slope < 0
@@ -96,12 +96,21 @@ def token_gaps(records: Records, from_s: float = 0.0) -> Gaps:
     return Gaps(weight, first, np.abs(slope), count)
 
 
-def _gaps_of(records: Records, replica: int, rows: npt.NDArray[np.int64], from_s: float) -> list[Floats]:
+def _decoding(steps: Columns) -> Floats:
+    """Requests that get a token in each iteration of a row; a static batch also computes those that are done."""
+    decode, made = floats(steps, "decode"), floats(steps, "output_tok")
+    return np.where(
+        floats(steps, "chunks") > 0, decode, np.minimum(decode, made / np.maximum(floats(steps, "iterations"), 1))
+    )
+
+
+def _gaps_of(
+    records: Records, replica: int, rows: npt.NDArray[np.int64], decode: Floats, from_s: float
+) -> list[Floats]:
     """Gaps of one replica's rows, each [4, rows]: of joiners, of others' first iterations, of later iterations."""
     steps = records.steps
-    start, first, slope, decode, m = (
-        floats(steps, name)[rows] for name in ("start_s", "first_s", "slope_s", "decode", "iterations")
-    )
+    start, first, slope, m = (floats(steps, name)[rows] for name in ("start_s", "first_s", "slope_s", "iterations"))
+    decode = decode[rows]
     joined, since = _joiners(records, replica)
     row = np.searchsorted(start, joined - TIE_S)
     inside = row < len(rows)

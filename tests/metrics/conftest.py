@@ -41,15 +41,20 @@ class Linear:
         return (time, *self._values(time).tolist())
 
 
-def simulate(requests: int = 400, rate: str = "20 /s", blocks: int = 4000, replicas: int = 2, seed: int = 0) -> Records:
+CONTINUOUS = {"kind": "continuous", "max_running": 64}
+
+
+def simulate(
+    requests: int = 400, rate: str = "20 /s", blocks: int = 4000, replicas: int = 2, scheduler: Any = CONTINUOUS
+) -> Records:
     """A run of log-normal requests."""
     lengths = {"kind": "lognormal", "prompt": {"mean": "400 tok", "cv": 1}, "output": {"mean": "80 tok", "cv": 1}}
     workload = Workload.resolve(
         {"arrivals": {"kind": "poisson", "rate": rate}, "lengths": lengths, "requests": requests}
     )
     spec = ReplicaSpec(Linear(), blocks, 100_000)
-    router, scheduler = Router.resolve("round_robin"), Scheduler.resolve({"kind": "continuous", "max_running": 64})
-    return simulate_fleet(generate(workload, seed), [spec] * replicas, router, scheduler)
+    router, rules = Router.resolve("round_robin"), Scheduler.resolve(scheduler)
+    return simulate_fleet(generate(workload, seed=0), [spec] * replicas, router, rules)
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +69,9 @@ def crowded() -> Records:
     records = simulate(requests=300, rate="60 /s", blocks=200, replicas=1)
     assert records.requests["preemptions"].sum() > 10
     return records
+
+
+@pytest.fixture(scope="session")
+def static() -> Records:
+    """Batches that begin and end together."""
+    return simulate(requests=200, rate="5 /s", scheduler={"kind": "static", "batch": 8})
