@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from ctypes import CDLL
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from sparsesim.kernels.common import native
 from sparsesim.kernels.common.requirements import KernelRequirementError, require_tensor
 from sparsesim.kernels.twell.format import TwellFormat
-from sparsesim.kernels.twell.gather import Worklist
 from sparsesim.kernels.twell.pack import processors
 from sparsesim.kernels.twell.weights import FfnWeights
 
@@ -59,87 +57,12 @@ def pack_gate(x: Any, weights: FfnWeights, form: TwellFormat | None = None, out:
     return words
 
 
-TOKENS = 8
-"""Tokens of a group of the stationary pass."""
-_UP_SLOTS, _DOWN_SLOTS = 256, 1024
-_MOST_TILES = 32
-SHARED_BYTES = 227 * 1024
-"""Shared memory that one block may hold on Hopper."""
-MOST_NEURONS = SHARED_BYTES // 32
-"""A slice of 16 columns of Wd for all neurons has to fit."""
-
-
-@dataclass(frozen=True)
-class StationaryLaunch:
-    """``pass_rows`` tokens a pass: each pass reloads the weights (about 20 us) and its partial products want the L2."""
-
-    pass_rows: int = 16384
-
-
-def up_down_stationary(
-    x: Any,
-    words: Any,
-    weights: FfnWeights,
-    work: Worklist,
-    form: TwellFormat | None = None,
-    launch: StationaryLaunch | None = None,
-    out: Any = None,
-    accumulate: bool = False,
-) -> Any:
-    """``sum_j g_tj (x_t . Wu_j) Wd_j`` from TwELL words, weights held in shared memory; ``[M, d]``.
-
-    Groups of eight tokens whose lists do not fit go to ``work`` and stay unwritten. ``accumulate`` adds to ``out``.
-    """
-    form, launch = form or TwellFormat(), launch or StationaryLaunch()
-    require_tensor("twell stationary", "x", x, (None, weights.width), (torch.bfloat16,))
-    tiles, neurons, width = form.tiles(weights.neurons), weights.neurons, weights.width
-    if neurons > MOST_NEURONS or tiles > _MOST_TILES:
-        raise KernelRequirementError(
-            f"twell stationary: F is {neurons} in {tiles} tiles, must be at most {MOST_NEURONS} in {_MOST_TILES}"
-        )
-    rows = x.shape[0]
-    out = torch.empty_like(x) if out is None else out
-    blocks = -(-neurons * 128 // SHARED_BYTES)
-    block_rows = -(-neurons // blocks)
-    groups = -(-min(rows, launch.pass_rows) // TOKENS)
-    sizes = (
-        (groups * blocks * _UP_SLOTS, torch.int16),
-        (groups * blocks, torch.int32),
-        (groups * _DOWN_SLOTS, torch.int32),
-        (groups * _DOWN_SLOTS, torch.int16),
-        (groups, torch.int32),
-        (groups * _DOWN_SLOTS, torch.int32),
-        (width // 64 * groups * blocks * _UP_SLOTS, torch.float32),
-    )
-    buffers = [torch.empty(size, dtype=dtype, device=x.device) for size, dtype in sizes]
-    for first in range(0, rows, launch.pass_rows):
-        status = _library("stationary").twell_stationary(
-            *(native.pointer(t) for t in (x, words, weights.up, weights.down, out, *buffers, work.count, work.rows)),
-            first,
-            min(first + launch.pass_rows, rows),
-            neurons,
-            width,
-            tiles,
-            form.words,
-            blocks,
-            block_rows,
-            processors(x),
-            int(accumulate),
-            native.current_stream(),
-        )
-        native.check(status, "twell stationary")
-    return out
-
-
-DECODE_TOKENS = (1, 2, 4)
+DECODE_TOKENS = (1, 2, 4, 8)
 """Tokens for which the decode kernel is built; other counts are padded up to the next."""
 
 
 def decode_ffn(x: Any, weights: FfnWeights, out: Any = None) -> Any:
-    """The sparse FFN of 1 to 4 tokens, ``[M, d]``: as ``decode.decode_ffn`` but nearer to the memory's speed.
-
-    Gate rows are requested before the preceding kernel has ended: nothing in flight may be writing the weights.
-    """
+    """The sparse FFN of 1 to 8 tokens, ``[M, d]``: as ``decode.decode_ffn`` but nearer to the memory's speed."""
     require_tensor("twell decode (Hopper)", "x", x, (None, weights.width), (torch.bfloat16,))
     rows, width = x.shape
     if not 1 <= rows <= DECODE_TOKENS[-1]:

@@ -24,7 +24,8 @@ class GateLaunch:
 class GatherLaunch:
     """Up+down gather: ``step`` entries of a token are loaded together by ``warps`` warps.
 
-    More entries in flight hide the L2's latency, more warps spread a row of d over more registers.
+    On an H100 at M 16384, nnz 29 (us, Zipf / independent): 1 entry and 4 warps 429 / 540, 2 and 4 420 / 550, 4 and 4
+    422 / 562, 2 and 2 424 / 554, 8 and 4 458 / 639: flat, since L2 and not latency is the limit.
     """
 
     step: int = 2

@@ -64,14 +64,12 @@ def pack_gate_kernel(
     WORDS: tl.constexpr,
     GROUP_M: tl.constexpr,
     PROGRAMS: tl.constexpr,
-    FLATTEN: tl.constexpr,
-    SPECIALISE: tl.constexpr,
     DTYPE: tl.constexpr,
 ):
     """Pack the tiles ``program, program + PROGRAMS, ...``; ``x`` and ``gate`` are tensor descriptors."""
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(F, TILE)
-    for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=FLATTEN, warp_specialize=SPECIALISE):
+    for index in range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS):
         tile_m, tile_n = tile_coordinates(index, tiles_m, tiles_n, GROUP_M)
         acc = tl.zeros((BLOCK_M, TILE), dtype=tl.float32)
         for k in range(0, D, BLOCK_K):
@@ -91,8 +89,6 @@ def pack_gate(
     form: TwellFormat | None = None,
     launch: GateLaunch | None = None,
     out: Any = None,
-    flatten: bool = True,
-    specialise: bool = False,
 ) -> Any:
     """TwELL words of ``relu(x Wg^T)``: int32 ``[M, row_words]``; words past a tile's count stay as they were.
 
@@ -121,8 +117,6 @@ def pack_gate(
         WORDS=form.words,
         GROUP_M=launch.group_m,
         PROGRAMS=programs,
-        FLATTEN=flatten,
-        SPECIALISE=specialise,
         DTYPE=TRITON_DTYPE[x.dtype],
         num_warps=launch.warps,
         num_stages=launch.stages,

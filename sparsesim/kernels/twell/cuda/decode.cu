@@ -1,12 +1,11 @@
-// Decode of a sparse gated FFN for 1 to 4 tokens (Hopper or later Ampere, bf16): memory-bound from end to end.
+// Decode of a sparse gated FFN for 1 to 8 tokens (Hopper or later Ampere, bf16): memory-bound from end to end.
 //
 //   hidden  a warp reads two gate rows at once, all loads in flight before the first use; where a token's gate is
 //           positive it goes on to the up row. Hidden values, zeros included, go to [tokens, F] in float.
 //   down    a block owns 16 columns of one token: each warp compacts its share of F by ballots into a list in shared
 //           memory and gathers 32 bytes an entry; sums over warps in a fixed order.
 //
-// Both are launched programmatically dependent on what runs before: blocks of the second are in place when the first
-// ends, and the first requests its gate rows (weights, which nothing in flight may be writing) before it waits for x.
+// The second kernel is launched programmatically dependent on the first, so its blocks are in place when that ends.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <cstdint>
@@ -14,7 +13,7 @@
 namespace {
 
 constexpr int HIDDEN_WARPS = 11, NEURONS = 2;  // F 5632 is then 256 blocks: two on each of 128 multiprocessors
-constexpr int DOWN_WARPS = 4, COLUMNS = 16, LIST = 160;
+constexpr int DOWN_WARPS = 8, COLUMNS = 16, LIST = 64;
 
 __device__ __forceinline__ float dot8(uint4 a, uint4 b) {
   const __nv_bfloat162* left = reinterpret_cast<const __nv_bfloat162*>(&a);
@@ -64,7 +63,6 @@ __global__ void __launch_bounds__(HIDDEN_WARPS * 32, 2)
 #pragma unroll
   for (int n = 0; n < NEURONS; ++n)
     if (first + n < neurons) load(gate, first + n, 0, rows[n]);
-  asm volatile("griddepcontrol.wait;" ::: "memory");
   for (int i = threadIdx.x; i < TOKENS * words; i += HIDDEN_WARPS * 32)
     tokens[i] = reinterpret_cast<const uint4*>(x)[i];
   __syncthreads();
@@ -107,7 +105,7 @@ __global__ void __launch_bounds__(DOWN_WARPS * 32)
   __shared__ int columns[DOWN_WARPS][LIST];
   __shared__ float sums[DOWN_WARPS][COLUMNS];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, token = blockIdx.y, held = 0;
-  int share = (neurons / 4 + DOWN_WARPS - 1) / DOWN_WARPS * 4, first = warp * share;
+  int share = (neurons / 32 + DOWN_WARPS - 1) / DOWN_WARPS * 32, first = warp * share;
   int last = min(first + share, neurons);
   const float* mine = hidden + static_cast<int64_t>(token) * neurons;
   const uint4* from = reinterpret_cast<const uint4*>(down + blockIdx.x * COLUMNS) + lane % 2;
@@ -127,31 +125,26 @@ __global__ void __launch_bounds__(DOWN_WARPS * 32)
     }
     __syncwarp();
   };
-  asm volatile("griddepcontrol.launch_dependents;");
   asm volatile("griddepcontrol.wait;" ::: "memory");
-  constexpr int AHEAD = 4;
-  for (int begin = first; begin < last; begin += 128 * AHEAD) {
-    float4 value[AHEAD];
+  constexpr int AHEAD = 8;
+  for (int begin = first; begin < last; begin += 32 * AHEAD) {
+    float value[AHEAD];
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
-      int column = begin + i * 128 + lane * 4;
-      value[i] = column < last ? *reinterpret_cast<const float4*>(mine + column) : float4{};
+      int column = begin + i * 32 + lane;
+      value[i] = column < last ? mine[column] : 0.f;
     }
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
-      float four[4] = {value[i].x, value[i].y, value[i].z, value[i].w};
-      if (!__any_sync(~0u, four[0] != 0.f || four[1] != 0.f || four[2] != 0.f || four[3] != 0.f)) continue;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        uint32_t active = __ballot_sync(~0u, four[j] != 0.f);
-        if (four[j] != 0.f) {
-          int slot = held + __popc(active & ((1u << lane) - 1));
-          values[warp][slot] = four[j];
-          columns[warp][slot] = begin + i * 128 + lane * 4 + j;
-        }
-        held += __popc(active);
+      uint32_t active = __ballot_sync(~0u, value[i] != 0.f);
+      if (!active) continue;
+      if (value[i] != 0.f) {
+        int slot = held + __popc(active & ((1u << lane) - 1));
+        values[warp][slot] = value[i];
+        columns[warp][slot] = begin + i * 32 + lane;
       }
-      if (held > LIST - 128) gather(held), held = 0;
+      held += __popc(active);
+      if (held > LIST - 32) gather(held), held = 0;
     }
   }
   gather(held);
@@ -169,39 +162,22 @@ __global__ void __launch_bounds__(DOWN_WARPS * 32)
   }
 }
 
-// A launch that may begin before the kernel ahead of it in the stream has ended.
-struct Overlapped {
-  cudaLaunchAttribute attribute{};
-  cudaLaunchConfig_t config{};
-
-  Overlapped(dim3 grid, int threads, int shared, cudaStream_t stream) {
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-  }
-};
-
 template <int TOKENS>
 cudaError_t launch_hidden(const void* x, const void* gate, const void* up, void* hidden, int neurons, int width,
                           cudaStream_t stream) {
-  constexpr int CHUNKS = 8;
+  constexpr int CHUNKS = TOKENS <= 4 ? 8 : 4;
   int per_block = HIDDEN_WARPS * NEURONS, shared = TOKENS * width * 2;
   cudaError_t status = cudaFuncSetAttribute(hidden_kernel<TOKENS, CHUNKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
   if (status != cudaSuccess) return status;
-  Overlapped launch(dim3((neurons + per_block - 1) / per_block), HIDDEN_WARPS * 32, shared, stream);
-  return cudaLaunchKernelEx(&launch.config, hidden_kernel<TOKENS, CHUNKS>, static_cast<const __nv_bfloat16*>(x),
-                            static_cast<const __nv_bfloat16*>(gate), static_cast<const __nv_bfloat16*>(up),
-                            static_cast<float*>(hidden), neurons, width);
+  hidden_kernel<TOKENS, CHUNKS><<<(neurons + per_block - 1) / per_block, HIDDEN_WARPS * 32, shared, stream>>>(
+      static_cast<const __nv_bfloat16*>(x), static_cast<const __nv_bfloat16*>(gate),
+      static_cast<const __nv_bfloat16*>(up), static_cast<float*>(hidden), neurons, width);
+  return cudaGetLastError();
 }
 
 }  // namespace
 
-// y = (relu(x Wg^T) * (x Wu^T)) Wd for tokens 1, 2 or 4; hidden is float [tokens, neurons]. Returns a cudaError_t.
+// y = (relu(x Wg^T) * (x Wu^T)) Wd for tokens 1, 2, 4 or 8; hidden is float [tokens, neurons]. Returns a cudaError_t.
 extern "C" int twell_decode(const void* x, const void* gate, const void* up, const void* down, void* hidden, void* y,
                             int tokens, int neurons, int width, void* stream_pointer) {
   auto stream = static_cast<cudaStream_t>(stream_pointer);
@@ -209,8 +185,17 @@ extern "C" int twell_decode(const void* x, const void* gate, const void* up, con
   if (tokens == 1) status = launch_hidden<1>(x, gate, up, hidden, neurons, width, stream);
   if (tokens == 2) status = launch_hidden<2>(x, gate, up, hidden, neurons, width, stream);
   if (tokens == 4) status = launch_hidden<4>(x, gate, up, hidden, neurons, width, stream);
+  if (tokens == 8) status = launch_hidden<8>(x, gate, up, hidden, neurons, width, stream);
   if (status != cudaSuccess) return status;
-  Overlapped launch(dim3(width / COLUMNS, tokens), DOWN_WARPS * 32, 0, stream);
-  return cudaLaunchKernelEx(&launch.config, down_kernel, static_cast<const float*>(hidden),
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(width / COLUMNS, tokens);
+  config.blockDim = dim3(DOWN_WARPS * 32);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, down_kernel, static_cast<const float*>(hidden),
                             static_cast<const __nv_bfloat16*>(down), static_cast<__nv_bfloat16*>(y), neurons, width);
 }
