@@ -23,6 +23,7 @@ from sparsesim.cost.accumulate import COMPONENTS, Floats
 from sparsesim.cost.breakdown import Step, at_context, mean_decode, step
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.errors import InputError, Problem
+from sparsesim.event_driven import device_of, estimate_event_driven
 from sparsesim.metrics.energy import CLOCK_HOLD_S
 from sparsesim.model.arch import Batch, Chunk
 from sparsesim.run import Run, completed
@@ -63,6 +64,9 @@ def estimate(scenario: Scenario) -> Run:
         DoesNotFitError: the model does not fit its devices.
 
     """
+    chips = device_of(scenario)
+    if chips is not None:
+        return estimate_event_driven(scenario, chips)
     system = single_pool(scenario)
     if isinstance(scenario.workload, Static):
         return _static(scenario, system, scenario.workload)

@@ -1,7 +1,7 @@
 """Published figures of neuromorphic chips and edge GPUs, row by row, and the ratios between them.
 
 A ratio means nothing without its phase, length, batch, baseline and whether its parts were measured: `Ratio` carries
-them all.
+them all. `python -m sparsesim.cost.neuromorphic.claims` prints the published ones as a table.
 """
 
 from __future__ import annotations
@@ -143,3 +143,34 @@ def _ratio(own: Claim, other: Claim) -> Ratio:
 def select(all_claims: Iterable[Claim], model: str, hardware: str) -> tuple[Claim, ...]:
     """Claims of one model (by the beginning of its name) on one device."""
     return tuple(c for c in all_claims if c.model.startswith(model) and c.hardware == hardware)
+
+
+PAIRS = (
+    (("MMFreeLM-370M sparse", "Loihi 2 x24"), ("MMFreeLM-370M dense", "Loihi 2 x24")),
+    (("MMFreeLM-370M sparse", "Loihi 2 x24"), ("Qwen2-500M", "Jetson Orin Nano")),
+    (("MMFreeLM-370M sparse", "Loihi 2 x24"), ("Alireo-400M", "Jetson Orin Nano")),
+    (("MMFreeLM-370M sparse", "Loihi 2 x24"), ("MMFreeLM-370M dense", "H100")),
+    (("MMFreeLM-370M dense", "Loihi 2 x24"), ("Qwen2-500M", "Jetson Orin Nano")),
+)
+"""Comparisons that the publications make or invite: subject, baseline."""
+
+
+def published_ratios() -> tuple[Ratio, ...]:
+    """Every ratio of `PAIRS`, at every phase and length."""
+    table = claims(published_rows())
+    return tuple(r for own, other in PAIRS for r in ratios(select(table, *own), select(table, *other)))
+
+
+def markdown(found: Iterable[Ratio]) -> str:
+    """A table with every condition beside every ratio."""
+    lines = ["| ratio | of | phase | length | batch | subject | baseline |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r.value:.1f}x | {r.quantity} | {r.phase} | {r.length_tok} tok | {r.batch} "
+        f"| {r.subject} ({r.subject_kind}) | {r.baseline} ({r.baseline_kind}) |"
+        for r in found
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown(published_ratios()))

@@ -4,8 +4,9 @@
     published  the published form: throughput of the dense model on this device times the published speed-up
                (cost.neuromorphic.published), energy either static + events, or constant power
 
-Dense means all densities 1 for multiply-adds in the published form; the events of the dense reference carry the dense
-model's own densities, as the measurement did.
+The published form takes all multiply-adds of the dense model as executed and compares with its measurement; the events
+of the dense reference carry the dense model's own densities, since cores skip zeros in it too. The reference itself has
+speed-up 1 in both.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def neuromorphic_estimate(
     dense = token_cost(map_stages(dense_stages, m, spread), m, known)
     ratio = _ratio(stages, densities, known, method)
     gain = dense.interval_s / cost.interval_s
-    if method == "published":
+    if method == "published" and densities.name != reference.name:
         gain = published.speed_up(ratio, densities.communication.of(known).value)
         cost = _at_interval(cost, dense.interval_s / gain, m, mapping)
     dense_j = sum(dense.energy_j.values())
