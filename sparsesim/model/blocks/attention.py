@@ -96,7 +96,7 @@ class Attention(Block):
             tasks += emit.norm("attention.k_norm", tokens, kv, setting)
         if self.rope:
             tasks += emit.rope("attention.rope", tokens, (q, kv), setting)
-        tasks.append(emit.pointwise("attention.cache", "activation", tokens, 2 * kv, setting, setting.precision.kv))
+        tasks.append(self._kept(tokens, q, kv, setting))
         if self.indexer:
             tasks += self.indexer.token_tasks(tokens, d_model, d_model, setting)
         if self.output_gate:
@@ -105,6 +105,12 @@ class Attention(Block):
             tasks += emit.norm("attention.sub_norm", tokens, q, setting)
         tasks += emit.linear("attention.out", tokens, q, d_model, setting)
         return tasks + emit.all_reduce("attention.allreduce", tokens, d_model, setting)
+
+    def _kept(self, tokens: Array, q: int, kv: int, setting: Setting) -> Task:
+        """The write of keys and values into the cache; an eager forward has none, but copies the heads' output."""
+        if setting.fused:
+            return emit.pointwise("attention.cache", "activation", tokens, 2 * kv, setting, setting.precision.kv)
+        return emit.pointwise("attention.transpose", "activation", tokens, q, setting)
 
     def _projections(self, tokens: Array, d_model: int, setting: Setting, widths: tuple[int, ...]) -> list[Task]:
         if setting.fused:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparsesim.errors import InputError
 from sparsesim.families import members
-from sparsesim.model import Batch, Block, Chunk, LayerGroup, Model, Precision, Setting, load_model
+from sparsesim.model import Batch, Block, Chunk, LayerGroup, Model, Precision, Setting, load_model, model_names
 from sparsesim.model.blocks.attention import Attention
 from sparsesim.model.blocks.ffn import Ffn
 from sparsesim.model.blocks.gated_deltanet import GatedDeltanet
@@ -28,7 +28,7 @@ from sparsesim.model.blocks.shared_transformer import SharedTransformer
 from sparsesim.model.blocks.short_conv import ShortConv
 from sparsesim.model.indexer import Indexer
 from sparsesim.model.zoo import ModelFile
-from sparsesim.work import AllReduce, Gemm, MoeCombine, MoeDispatch, MoeFfn, Task
+from sparsesim.work import AllReduce, Gemm, MoeCombine, MoeDispatch, MoeFfn, Pointwise, Task
 
 D = 256
 SPLIT: dict[str, Block] = {
@@ -140,15 +140,6 @@ def test_one_expert_chosen_by_all_is_a_dense_ffn(d_ff: int, tokens: int, gated: 
     assert moe.parameters(D) == dense.parameters(D) + D
     expert = moe.experts_op(float(tokens), D, Setting())
     assert expert.flop() == gemm_flop(dense.token_tasks(float(tokens), D, Setting()))
-
-
-@pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen3-30b-a3b", "mixtral-8x7b", "jamba-v0.1", "mamba2-2.7b"])
-def test_a_token_costs_two_flop_per_active_parameter(name: str) -> None:
-    """The rule of thumb, less the embedding's lookup; norms, convolutions and decay make up the half per cent."""
-    model = load_model(name)
-    tasks = [*model.token_tasks(1.0, Setting()), *model.head_tasks(1.0, Setting())]
-    flop = gemm_flop(tasks) + sum(t.count * t.op.flop() for t in tasks if isinstance(t.op, MoeFfn))
-    assert flop == pytest.approx(2 * model.active_parameters(embedding=False), rel=0.005)
 
 
 def test_one_all_reduce_after_each_block_and_one_after_the_embedding() -> None:
@@ -277,6 +268,31 @@ def test_pipeline_stages_hold_the_layers_between_them() -> None:
 def test_pipeline_stages_send_the_stream_on() -> None:
     sends = [t for t in load_model("llama-3.1-8b").token_tasks(8.0, Setting(pp=4)) if t.part == "pipeline.send"]
     assert [(t.count, t.op.link_bytes()) for t in sends] == [(3, 8 * 4096 * 2)]
+
+
+def test_eager_pointwise_work_is_most_of_the_unexplained_time_of_the_twell_paper() -> None:
+    """Facts on TwELL: some 16 of about 40 ms a layer, 131,072 tokens, are norms, rotary, residuals and activation.
+
+    Counted on the modules' operations at 2.9 TB/s (what an H100 SXM streams).
+    """
+    layers = 28
+    tasks = load_model("twell-1.5b").token_tasks(131_072.0, Setting(fused=False))
+    moved = sum(t.count * t.op.hbm_bytes() for t in tasks if isinstance(t.op, Pointwise)) / layers
+    assert moved / 2.9e12 == pytest.approx(16e-3, rel=0.15)
+
+
+@pytest.mark.parametrize("name", sorted(set(model_names()) - {"zamba2-2.7b"}))
+def test_every_model_costs_about_two_flop_per_active_parameter(name: str) -> None:
+    """Of a token without context: convolutions, norms and decays, which are no products, are up to 0.7 %.
+
+    Zamba2 passes its two shared blocks nine times.
+    """
+    model = load_model(name)
+    setting = Setting(precision=model.precision)
+    tasks = [*model.token_tasks(1.0, setting), *model.head_tasks(1.0, setting)]
+    tasks += model.decode_by_window(1.0, 2.0, setting).get(0.0, [])
+    flop = gemm_flop(tasks) + sum(t.count * t.op.flop() for t in tasks if isinstance(t.op, MoeFfn))
+    assert flop == pytest.approx(2 * model.active_parameters(embedding=False), rel=0.007)
 
 
 def test_eager_passes_move_more_bytes_than_fused_kernels() -> None:
