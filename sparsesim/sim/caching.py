@@ -134,6 +134,11 @@ class CachingReplica(ContinuousReplica):
         """Evict what no longer counts as free."""
         self.cache.shrink(free)
 
+    def release(self, job: Job) -> None:
+        """Give back what the request holds, its place among the running ones included."""
+        self.give_back(job)
+        del self.running[job]
+
     def give_back(self, job: Job) -> None:
         """Free the request's own blocks, and the shared ones that nobody else uses."""
         idle = self.cache.release(job.held)

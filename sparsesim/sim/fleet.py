@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from simpy import Environment
+from simpy.events import URGENT, Timeout
 from simpy.events import Event as SimPyEvent
-from simpy.events import Timeout
 
 from sparsesim.sim.admission import Admission
 from sparsesim.sim.log import EventLog, RequestLog, StepLog
 from sparsesim.sim.pool import Pool, PoolSpec
-from sparsesim.sim.replica import Replica
+from sparsesim.sim.replica import Boundary, Replica
 from sparsesim.sim.request import Job, Outcome
 from sparsesim.sim.transfer import Transfer
 from sparsesim.workload.requests import RequestTable
@@ -52,7 +52,7 @@ class Fleet:
         self.table, self.progress, self.transfer = requests, progress, transfer
         self.steps = StepLog()
         self.log = RequestLog(len(requests))
-        self.outcome, self.generated = self.log.outcome, self.log.generated
+        self.outcome, self.generated, self.finish = self.log.outcome, self.log.generated, self.log.finish
         self.events = EventLog()
         self.replicas: list[Replica] = []
         self.hashes = whole_blocks(requests)
@@ -121,7 +121,7 @@ class Fleet:
 
     def finished(self, job: Job, now_s: float) -> None:
         """A request has all its tokens."""
-        self.log.finish[job.row] = now_s
+        self.finish[job.row] = now_s
         self.ended(job, FINISHED, now_s)
 
     def ended(self, job: Job, outcome: int, now_s: float) -> None:
@@ -193,25 +193,30 @@ class Feed:
         self.next = 0
 
     def source(self, rows: npt.NDArray[np.int64]) -> None:
-        """Deliver rows at their arrival times, one pending event at a time."""
-        times: list[float] = self.fleet.table.arrival_s[rows].tolist()
+        """Deliver rows at their arrival times, one pending event at a time, before anything else of that time."""
+        times: list[float] = [*self.fleet.table.arrival_s[rows].tolist(), math.inf]
         order: list[int] = rows.tolist()
-        env, arrive, count = self.env, self.fleet.arrive, len(order)
-        if not count:
-            return
+        env, arrive = self.env, self.fleet.arrive
+        event = Boundary(env)
         place = 0
 
         def deliver(_: SimPyEvent) -> None:
             nonlocal place
-            i = place
-            place = i + 1
-            if place < count:
-                delay = times[place] - env._now
-                following = Timeout(env, delay if delay > 0.0 else 0.0)
-                following.callbacks.append(deliver)
-            arrive(order[i], times[i])
+            now_s = times[place]
+            while times[place] == now_s:
+                place += 1
+                arrive(order[place - 1], now_s)
+            wait()
 
-        Timeout(env, times[0]).callbacks.append(deliver)
+        callbacks: list[Callable[[SimPyEvent], None]] = [deliver]
+
+        def wait() -> None:
+            if times[place] < math.inf:
+                event.callbacks = callbacks
+                delay = times[place] - env.now
+                env.schedule(event, URGENT, delay if delay > 0.0 else 0.0)
+
+        wait()
 
     def later(self, row: int, time_s: float) -> None:
         """Deliver one row at a time that has just become known."""

@@ -46,6 +46,7 @@ class Pool:
         self.up: list[Replica] = []
         self.stranded: list[Job] = []
         self.alike = len({id(one) for one in spec.replicas}) == 1
+        self.direct = self.alike and admission is None
         for one in spec.replicas:
             self.raise_up(self.add(one), 0.0)
 
@@ -73,6 +74,15 @@ class Pool:
 
     def dispatch(self, job: Job, now_s: float) -> None:
         """Send a request to a replica, or turn it away."""
+        if self.direct and self.up:
+            replica = self.choose(job, self.up, now_s)
+            self.placed[job.row] = replica.index
+            replica.submit(job, now_s)
+            return
+        self._dispatch(job, now_s)
+
+    def _dispatch(self, job: Job, now_s: float) -> None:
+        """The same where someone may be turned away or no replica may do."""
         replica = self.pick(job, now_s)
         if replica is None:
             return

@@ -134,6 +134,7 @@ class Replica(ABC):
         "log",
         "mixed",
         "on_wake",
+        "one_group",
         "output_tok",
         "outstanding",
         "pending",
@@ -175,6 +176,7 @@ class Replica(ABC):
         self.block_tok = spec.block_tok
         self.full_groups = sum(math.isinf(w) for w in spec.kv_windows)
         self.caps = tuple(-(-int(w) // spec.block_tok) + 1 for w in spec.kv_windows if math.isfinite(w))
+        self.one_group = self.full_groups == 1 and not self.caps
         self.running: dict[Job, None] = {}  # in order of admission
         self.waiting: Queue = deque()
         self.outstanding = 0
@@ -208,15 +210,15 @@ class Replica(ABC):
 
     @abstractmethod
     def plan(self) -> None:
-        """At a boundary: start the next leap or step, or fall idle."""
+        """At a boundary: begin the next leap or step (`leap`, `mixed_step`), or fall idle."""
 
     # ---- memory
 
     def blocks(self, tokens: int) -> int:
         """KV blocks that hold `tokens` of one sequence, over all groups."""
         whole = -(-tokens // self.block_tok)
-        if not self.caps:
-            return whole if self.full_groups == 1 else whole * self.full_groups
+        if self.one_group:
+            return whole
         return whole * self.full_groups + sum(min(whole, cap) for cap in self.caps)
 
     def refusal(self, job: Job) -> Outcome | None:
@@ -322,7 +324,8 @@ class Replica(ABC):
 
     def release(self, job: Job) -> None:
         """Give back what the request holds, its place among the running ones included."""
-        self.give_back(job)
+        self.free += job.blocks
+        job.blocks = 0
         del self.running[job]
 
     def turn(self) -> None:
@@ -360,9 +363,15 @@ class Replica(ABC):
         if self.iterations:
             self.advance()
         self.plan()
+        if self.iterations:  # as `wake_at` does it, with the event at hand
+            self.spare = None
+            self.pending = event
+            event.callbacks = self.on_wake
+            delay = self.end + TIE_S - self.env._now
+            self.schedule(event, NORMAL, delay if delay > 0.0 else 0.0)
 
     def leap(self, most: int | None = None) -> None:
-        """Start a run of decode iterations, as long as nothing changes and at most `most`."""
+        """Begin a run of decode iterations, as long as nothing changes and at most `most`."""
         finishing, step = self.finishing, self.step
         while finishing[0][2].finish_step != finishing[0][0]:
             heappop(finishing)
@@ -382,13 +391,12 @@ class Replica(ABC):
             self.first_s = first_s = line.times[i] + slope_s * (coordinate - line.knots[i])
             if m > line.inner[i] - coordinate:
                 m = int(line.inner[i] - coordinate) + 1
-            self.end = end = self.time + first_s * m + slope_s * (m * (m - 1) / 2)
+            self.end = self.time + first_s * m + slope_s * (m * (m - 1) / 2)
         else:
             m = self._line(m)
-            self.end = end = self.time + self.first_s * m + self.slope_s * (m * (m - 1) / 2)
+            self.end = self.ends(m)
         self.iterations = m
         self.output_tok = decoding * m
-        self.wake_at(end)
 
     def line(self, sequences: int) -> Line:
         """The curve of a batch size, of a model with one channel; kept."""
@@ -426,7 +434,7 @@ class Replica(ABC):
         return tuple(c for c, _ in self._coordinates())[:channels] if self.decoding else (0.0,) * channels
 
     def mixed_step(self, chunks: Sequence[tuple[Job, int]], extra_s: float = 0.0) -> None:
-        """Start one iteration with prompt chunks (request, tokens), whose blocks are already held."""
+        """Begin one iteration with prompt chunks (request, tokens), whose blocks are already held."""
         n = self.decoding
         sampled = n
         tokens = 0
@@ -449,8 +457,7 @@ class Replica(ABC):
         self.slope_s = 0.0
         self.iterations = 1
         self.energies = values[1:]
-        self.end = end = self.time + first_s
-        self.wake_at(end)
+        self.end = self.time + first_s
 
     def ends(self, iterations: int) -> float:
         """The time of a boundary of the leap."""
@@ -474,8 +481,8 @@ class Replica(ABC):
         """Shorten the leap to `iterations`."""
         self.output_tok = self.output_tok // self.iterations * iterations
         self.iterations = iterations
-        self.end = self.ends(iterations)
-        self.wake_at(self.end)
+        self.end = end = self.time + self.first_s * iterations + self.slope_s * (iterations * (iterations - 1) / 2)
+        self.wake_at(end)
 
     def advance(self) -> None:
         """Apply the leap or step that has just ended: tokens, blocks, the row of the log, joins and finishes."""

@@ -41,7 +41,7 @@ class Job:
     """
 
     __slots__ = (
-        "arrival_s", "blocks", "cached", "computed", "finish_step", "generated", "hashes", "held", "offset",
+        "arrival_s", "blocks", "computed", "finish_step", "generated", "hashes", "held", "offset",
         "order", "output", "preemptions", "priority", "prompt", "residue", "row", "target", "weight",
     )  # fmt: skip
 
@@ -58,7 +58,6 @@ class Job:
         self.weight = self.offset = self.residue = self.order = 0
         self.finish_step = -1
         self.preemptions = 0
-        self.cached = 0
         self.held: tuple[int, ...] = ()
         self.hashes: tuple[int, ...] = ()
 

@@ -177,7 +177,7 @@ class ContinuousReplica(Replica):
                 budget -= 1
                 continue
             q = target if target < budget else budget
-            need = self.blocks(q)
+            need = -(-q // self.block_tok) if self.one_group else self.blocks(q)
             if need > free:
                 break
             waiting.popleft()
