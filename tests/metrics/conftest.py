@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sparsesim.sim.pool import PoolSpec
 from sparsesim.sim.records import Records
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.routers import Router
-from sparsesim.sim.run import simulate_fleet
+from sparsesim.sim.run import simulate_fleet, simulate_pools
 from sparsesim.sim.schedulers import Scheduler
 from sparsesim.sim.steps import Channel, DecodeCurve
-from sparsesim.workload import Workload, generate
+from sparsesim.sim.transfer import PointToPoint
+from sparsesim.workload import RequestTable, Workload, generate
 
 
 class Linear:
@@ -44,17 +46,20 @@ class Linear:
 CONTINUOUS = {"kind": "continuous", "max_running": 64}
 
 
+def requested(requests: int, rate: str) -> RequestTable:
+    """Log-normal requests."""
+    lengths = {"kind": "lognormal", "prompt": {"mean": "400 tok", "cv": 1}, "output": {"mean": "80 tok", "cv": 1}}
+    arrivals = {"kind": "poisson", "rate": rate}
+    return generate(Workload.resolve({"arrivals": arrivals, "lengths": lengths, "requests": requests}), seed=0)
+
+
 def simulate(
     requests: int = 400, rate: str = "20 /s", blocks: int = 4000, replicas: int = 2, scheduler: Any = CONTINUOUS
 ) -> Records:
     """A run of log-normal requests."""
-    lengths = {"kind": "lognormal", "prompt": {"mean": "400 tok", "cv": 1}, "output": {"mean": "80 tok", "cv": 1}}
-    workload = Workload.resolve(
-        {"arrivals": {"kind": "poisson", "rate": rate}, "lengths": lengths, "requests": requests}
-    )
     spec = ReplicaSpec(Linear(), blocks, 100_000)
     router, rules = Router.resolve("round_robin"), Scheduler.resolve(scheduler)
-    return simulate_fleet(generate(workload, seed=0), [spec] * replicas, router, rules)
+    return simulate_fleet(requested(requests, rate), [spec] * replicas, router, rules)
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +80,18 @@ def crowded() -> Records:
 def static() -> Records:
     """Batches that begin and end together."""
     return simulate(requests=200, rate="5 /s", scheduler={"kind": "static", "batch": 8})
+
+
+@pytest.fixture(scope="session")
+def prompts_first() -> Records:
+    """Decoding pauses while prompts are computed."""
+    return simulate(scheduler={"kind": "sglang", "max_running": 64})
+
+
+@pytest.fixture(scope="session")
+def disaggregated() -> Records:
+    """Prompts and decoding on replicas of their own, the second short of KV blocks."""
+    pool = PoolSpec([ReplicaSpec(Linear(), 300, 100_000)], Router.resolve("round_robin"), Scheduler.resolve(CONTINUOUS))
+    records = simulate_pools(requested(400, "30 /s"), pool, pool, PointToPoint(1e-3, 1e9, 1e5))
+    assert records.requests["preemptions"].sum() > 10
+    return records

@@ -38,7 +38,7 @@ def test_closed_forms_equal_the_gaps_written_out(table: list[tuple[int, float, f
         )
 
 
-@pytest.mark.parametrize("run", ["calm", "crowded", "static"])
+@pytest.mark.parametrize("run", ["calm", "crowded", "static", "prompts_first", "disaggregated"])
 def test_the_gaps_of_a_run_add_up_to_the_time_from_first_to_last_token(
     run: str, request: pytest.FixtureRequest
 ) -> None:
