@@ -96,7 +96,7 @@ def test_closed_form_loads_equal_those_of_the_routed_graph(mode: Mode, change: d
         assert loads.spine_up.max() == pytest.approx(busiest["spine"], abs=1e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(exponent=st.floats(0.0, 1.5), mode=st.sampled_from(MODES), seed=st.integers(0, 99))
 def test_bytes_sent_equal_bytes_received(exponent: float, mode: Mode, seed: int) -> None:
     fabric = load_topology("h800-cluster").fabric()
@@ -120,7 +120,7 @@ def test_permuting_ranks_changes_no_time_on_a_symmetric_fabric() -> None:
         assert a.busiest_link == pytest.approx(b.busiest_link)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(low=st.floats(0.0, 0.7), more=st.floats(0.05, 0.6))
 def test_skew_never_makes_the_busiest_rank_faster(low: float, more: float) -> None:
     fabric = load_topology("h800-cluster").fabric()

@@ -115,6 +115,16 @@ def low_latency(values: Sequence[float]) -> Kernels:
     }
 
 
+def half_width(ratios: Sequence[float]) -> float:
+    """90 % quantile of the absolute log errors of rows left out."""
+    return float(np.quantile(np.abs(ratios), 0.9))
+
+
+def log_ratios(rows: Sequence[ExpertRow], kernels: Kernels, fabric: Fabric) -> list[float]:
+    """Logarithms of predicted over measured."""
+    return [float(np.log(predict(row, kernels, fabric) / row.seconds)) for row in rows]
+
+
 def alternate(rows: Sequence[ExpertRow]) -> tuple[list[ExpertRow], list[ExpertRow]]:
     """Rows of every other size (per EP and op, in order of tokens), and the others."""
     fitted: list[ExpertRow] = []
@@ -139,21 +149,27 @@ def fit_gb200() -> dict[str, Any]:
         "left_out_sizes": mape(held, kernels, fabric),
         "other_dtypes": mape(other, kernels, fabric),
     }
-    return _document(kernels, [*sizes, *other], fabric, errors, ONE_SIDED_PARAMETERS)
+    trust = half_width(log_ratios([*held, *other], kernels, fabric))
+    return {"topology": "nvl72", "half_width": trust} | _document(
+        kernels, [*sizes, *other], fabric, errors, ONE_SIDED_PARAMETERS
+    )
 
 
 def fit_h800() -> dict[str, Any]:
     """Low-latency kernels over nodes of eight: every EP size left out in turn, then all fitted."""
     fabric = load_topology("h800-cluster").fabric()
     rows = expert_rows(LOW_LATENCY)
-    errors = {}
+    errors, unseen = {}, []
     for ep in sorted({row.ep for row in rows}):
         kept, held = [r for r in rows if r.ep != ep], [r for r in rows if r.ep == ep]
         without = fit_kernels(kept, LOW_LATENCY_PARAMETERS, low_latency, fabric)
         errors[f"left_out_ep{ep}"] = mape(held, without, fabric)
+        unseen += log_ratios(held, without, fabric)
     kernels = fit_kernels(rows, LOW_LATENCY_PARAMETERS, low_latency, fabric)
     left_out = {"left_out": float(np.mean(list(errors.values()))), **errors}
-    return _document(kernels, rows, fabric, {"fitted": mape(rows, kernels, fabric), **left_out}, LOW_LATENCY_PARAMETERS)
+    return {"topology": "h800-cluster", "half_width": half_width(unseen)} | _document(
+        kernels, rows, fabric, {"fitted": mape(rows, kernels, fabric), **left_out}, LOW_LATENCY_PARAMETERS
+    )
 
 
 def _document(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,28 @@ def load_kernels(name: str) -> tuple[ExpertKernel, ExpertKernel]:
     """
     kernels = _section(name, "kernels")
     return ExpertKernel(**kernels["dispatch"]), ExpertKernel(**kernels["combine"])
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFit:
+    """Dispatch and combine with where they were measured and how far to trust them (90 %, in log)."""
+
+    name: str
+    dispatch: ExpertKernel
+    combine: ExpertKernel
+    topology: str
+    half_width: float
+
+
+def load_kernel_fit(name: str) -> KernelFit:
+    """A fit with its provenance.
+
+    Raises:
+        InputError: no such fit (with the closest), or it holds no expert kernels.
+
+    """
+    dispatch, combine = load_kernels(name)
+    return KernelFit(name, dispatch, combine, str(_section(name, "topology")), float(_section(name, "half_width")))
 
 
 def load_protocol(name: str) -> Protocol:

@@ -196,23 +196,35 @@ class ExpertKernel:
     per_doubling_s: float = 0.0
     knee: float = 4.0
 
-    def time_s(self, loads: Loads, fabric: Fabric, nodes: int) -> float:
-        """Seconds for the loads of the busiest port, over `nodes` nodes."""
-        achieved = replace(
-            fabric,
-            link_bytes_per_s=self.link_bytes_per_s,
-            nic_bytes_per_s=self.nic_bytes_per_s or fabric.nic_bytes_per_s,
-        )
+    def on(self, fabric: Fabric, nominal: Fabric) -> ExpertKernel:
+        """The kernel on another fabric, its bandwidths the same share of the nominal ones."""
+        link = self.link_bytes_per_s * fabric.link_bytes_per_s / nominal.link_bytes_per_s
+        nic = self.nic_bytes_per_s
+        if nic and nominal.nic_bytes_per_s and fabric.nic_bytes_per_s:
+            nic *= fabric.nic_bytes_per_s / nominal.nic_bytes_per_s
+        return replace(self, link_bytes_per_s=link, nic_bytes_per_s=nic)
+
+    def transfer_s(self, loads: Loads, fabric: Fabric) -> float:
+        """Seconds of the busiest port, NIC or uplink; proportional to the loads."""
+        nic_bytes_per_s = self.nic_bytes_per_s or fabric.nic_bytes_per_s
+        achieved = replace(fabric, link_bytes_per_s=self.link_bytes_per_s, nic_bytes_per_s=nic_bytes_per_s)
         link, nic = loads.transfer_s(achieved)
-        transfer = smooth_max(self.knee, link, nic) if self.mode == "throughput" else max(link, nic)
+        return float(smooth_max(self.knee, link, nic)) if self.mode == "throughput" else max(link, nic)
+
+    def of_transfer_s(self, transfer_s: Array, nodes: int) -> Array:
+        """Seconds of the kernel around a transfer, over `nodes` nodes."""
         latency = self.fixed_s + self.per_doubling_s * float(np.log2(max(nodes / 2.0, 1.0)))
-        return smooth_max(self.knee, self.floor_s, latency + transfer)
+        return smooth_max(self.knee, self.floor_s, latency + np.asarray(transfer_s))
+
+    def time_s(self, loads: Loads, fabric: Fabric, nodes: int) -> float:
+        """Seconds for loads over `nodes` nodes."""
+        return float(self.of_transfer_s(self.transfer_s(loads, fabric), nodes))
 
 
-def smooth_max(knee: float, one: float, other: float) -> float:
+def smooth_max(knee: float, one: Array, other: Array) -> Array:
     """`(a^p + b^p)^(1/p)`, scaled so that nothing overflows."""
-    top = max(one, other)
-    return top * float(((one / top) ** knee + (other / top) ** knee) ** (1.0 / knee)) if top > 0 else 0.0
+    top = np.maximum(np.maximum(one, other), np.finfo(float).tiny)
+    return np.asarray(top * ((one / top) ** knee + (other / top) ** knee) ** (1.0 / knee))
 
 
 def step_s(

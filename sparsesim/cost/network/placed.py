@@ -1,8 +1,10 @@
 """The cost model of a replica on a topology, its experts placed: what scenario keys `topology` and `placement` change.
 
 - Links and NICs take the topology's bandwidths, latencies and energies in place of the hardware's own node.
-- Dispatch and combine take, beyond their even closed form, tokens times what the busiest port, NIC or oversubscribed
-  uplink carries more than an even exchange on a fabric without oversubscription.
+- Dispatch and combine are the kernels fitted to published rows (low latency on nodes of eight, one-sided in larger
+  NVLink domains) around the busiest port, NIC or oversubscribed uplink; bandwidths keep their share of nominal ones.
+  Where the hardware's own fit measured them, or no published kernel sends that way (`throughput` between nodes), they
+  take, beyond the even closed form, tokens times what the busiest port carries more than evenly.
 - The expert kernel is that of the busiest rank: its tokens, its slots.
 
 Where hot experts lie differs from layer to layer: excess and busiest rank are means over `LAYERS` draws of the load.
@@ -16,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from sparsesim.cost.fitted import TRANSFER_HALF_WIDTH, WIDEN_PER_OCTAVE
 from sparsesim.cost.kernel import Cost, CostModel
 from sparsesim.cost.network.expert_parallel import ExpertParallel, expert_parallel
-from sparsesim.cost.network.moe import Mode, dispatch_loads
+from sparsesim.cost.network.fitted import load_kernel_fit
+from sparsesim.cost.network.moe import Loads, Mode, dispatch_loads
 from sparsesim.cost.network.placement import Placement
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.topology import Fabric, Topology, load_topology, own_topology
@@ -30,6 +34,12 @@ from sparsesim.work import MoeCombine, MoeDispatch, MoeFfn, Op
 
 LAYERS = 8
 """Draws of the expert load: the mean of the busiest rank over 8 layers of zipf 0.8 stays within 5 % of that over 64."""
+
+ISLAND, DOMAIN = "h800-deepep", "gb200-nvl72"
+"""Fits of dispatch and combine: on nodes of up to eight joined by NICs, and inside larger NVLink domains."""
+ISLAND_GPUS = 8
+MEASURED_NODES = 8
+"""Nodes up to which `ISLAND` was measured; beyond, the interval widens by half per doubling (facts: kernel forms)."""
 
 Groups = Mapping[tuple[int, int], tuple[ExpertParallel, ...]]
 
@@ -89,6 +99,43 @@ class PlacedCosts(CostModel):
         return self.groups[key]
 
     def _routed(self, op: MoeDispatch | MoeCombine) -> Cost:
+        nodes = len(self._group(op)[0].visits.node)
+        if self.fit.of(op.op) is not None or (op.mode == "throughput" and nodes > 1):
+            return self._lengthened(op)
+        return self._published(op, nodes)
+
+    def _published(self, op: MoeDispatch | MoeCombine, nodes: int) -> Cost:
+        """By the kernel fitted to published rows."""
+        fit = load_kernel_fit(DOMAIN if nodes == 1 and self.fabric.gpus_per_node > ISLAND_GPUS else ISLAND)
+        nominal = load_topology(fit.topology).fabric()
+        kernel = (fit.dispatch if isinstance(op, MoeDispatch) else fit.combine).on(self.fabric, nominal)
+        each = [self._loads(op, group, kernel.mode) for group in self._group(op)]
+        tokens = np.asarray(op.tokens, dtype=np.float64)
+        transfer = tokens * float(np.mean([kernel.transfer_s(loads, self.fabric) for loads in each]))
+        time = np.where(tokens > 0, kernel.of_transfer_s(transfer, nodes), 0.0)
+        sent = float(np.mean([loads.link_out.sum() + loads.nic_out.sum() for loads in each]))
+        joules = float(np.mean([loads.energy_j(self.fabric) for loads in each]))
+        ranks = float(np.max(np.asarray(op.ranks)))
+        width = fit.half_width + WIDEN_PER_OCTAVE * float(np.log2(max(nodes / MEASURED_NODES, 1.0)))
+        width += 0.0 if self.gpu.name.split("-")[0] in fit.name else TRANSFER_HALF_WIDTH
+        return replace(
+            super().cost(op),
+            time_s=time,
+            link_j=tokens * joules / ranks,
+            static_j=self.power.static_w * time,
+            half_width=np.full(time.shape, width),
+            link_bytes=tokens * sent / ranks,
+            kernel_class=f"{op.op}.{fit.name}",
+            provenance=f"published, fitted as {fit.name}",
+        )
+
+    def _loads(self, op: MoeDispatch | MoeCombine, group: ExpertParallel, mode: Mode) -> Loads:
+        """Of one token per rank."""
+        size = float(np.max(np.asarray(op.token_bytes())))
+        loads = dispatch_loads(1.0, group.visits, size, self.fabric, mode)
+        return loads if isinstance(op, MoeDispatch) else loads.reversed()
+
+    def _lengthened(self, op: MoeDispatch | MoeCombine) -> Cost:
         even = super().cost(op)
         extra = self.extra_s_per_token(op) * np.asarray(op.tokens, dtype=np.float64)
         time = even.time_s + extra
