@@ -1,9 +1,6 @@
-"""A replica as O(1) aggregates that leap over runs of decode iterations.
+"""A replica in time: it leaps over runs of decode iterations, from one change of its batch to the next.
 
-Between two changes of the batch every decoding sequence gains one token per iteration. So the replica keeps only
-counts and sums over the batch: how many decode, their total context, how many take a new KV block in an iteration of
-each residue modulo the block size. Sequence i attends step + offset_i tokens in the iteration numbered `step`; its
-finishing step is known when it joins. A leap of m iterations from t0 with first time a and growth b ends at
+A leap of m iterations from t0 with first time a and growth b ends at
 t0 + a*m + b*m*(m-1)/2. What happens within TIE_S after a boundary counts as at the boundary: a boundary's event is due
 TIE_S after it, so arrivals that tie with it are delivered first.
 """
@@ -11,19 +8,19 @@ TIE_S after it, so arrivals that tie with it are delivered first.
 from __future__ import annotations
 
 import math
-import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from simpy import Environment
 from simpy.events import NORMAL
 from simpy.events import Event as SimPyEvent
 
+from sparsesim.sim.batch import Batch
 from sparsesim.sim.log import PACK_ROW, Event
 from sparsesim.sim.request import Job, Outcome
 from sparsesim.sim.steps import Curves, Line, StepModel
@@ -92,72 +89,19 @@ class Boundary(SimPyEvent):
         self._ok = True
 
 
-class Window:
-    """Sums over the batch for a finite attention window."""
-
-    __slots__ = ("attended", "growing", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.attended = 0  # sum of min(context, size) in the next iteration
-        self.growing = 0  # sequences with context < size
-
-
-class Replica(ABC):
+class Replica(Batch, ABC):
     """The leap engine; a scheduler's subclass decides what comes next (`plan`) and what an arrival does (`submit`)."""
 
     # slots: beyond thirty attributes a Python object falls back to a plain dictionary, at half the speed
     __slots__ = (
-        "admitted",
-        "block_tok",
-        "caps",
-        "chunks",
-        "context",
-        "curves",
-        "decoding",
-        "end",
-        "energies",
-        "env",
-        "finished",
-        "finishing",
-        "first_s",
-        "first_token",
-        "fleet",
-        "free",
-        "full_groups",
-        "grows",
-        "index",
-        "iterations",
-        "joined",
-        "kv_blocks",
-        "lines",
-        "log",
-        "mixed",
-        "on_wake",
-        "one_group",
-        "output_tok",
-        "outstanding",
-        "pending",
-        "phase",
-        "phased",
-        "plain",
-        "pool",
-        "prefill_tok",
-        "requests",
-        "running",
-        "schedule",
-        "slope_s",
-        "spare",
-        "spec",
-        "step",
-        "time",
-        "turns",
-        "waiting",
-        "windows",
-        "write",
+        "admitted", "chunks", "curves", "end", "energies", "env", "finished", "first_s", "first_token",
+        "fleet", "index", "iterations", "lines", "log", "mixed", "on_wake", "output_tok", "outstanding",
+        "pending", "plain", "pool", "prefill_tok", "requests", "schedule", "slope_s", "spare", "spec",
+        "time", "waiting", "write",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec) -> None:
+        super().__init__(spec)
         self.fleet, self.index, self.spec = fleet, index, spec
         self.env, self.log, self.requests = fleet.env, fleet.steps, fleet.log
         self.write = fleet.steps.write
@@ -170,37 +114,21 @@ class Replica(ABC):
         self.curves = Curves(spec.steps)
         self.mixed = spec.steps.mixed
         self.lines: dict[int, Line] = {}  # of the only channel, where there is one
-        self.kv_blocks = spec.kv_blocks
-        self.windows = tuple(Window(int(w)) for w in spec.steps.windows if math.isfinite(w))
         self.plain = spec.steps.windows == (math.inf,)
-        self.block_tok = spec.block_tok
-        self.full_groups = sum(math.isinf(w) for w in spec.kv_windows)
-        self.caps = tuple(-(-int(w) // spec.block_tok) + 1 for w in spec.kv_windows if math.isfinite(w))
-        self.one_group = self.full_groups == 1 and not self.caps
-        self.running: dict[Job, None] = {}  # in order of admission
         self.waiting: Queue = deque()
         self.outstanding = 0
-        self.joined = 0
         self.pool: Pool
-        self.grows = True  # whether decoding takes blocks; a scheduler that reserves them all at once says no
         self.reset(0.0)
 
     def reset(self, time_s: float) -> None:
         """An empty batch and an empty pool."""
+        self.empty()
         self.time = self.end = time_s
-        self.free = self.spec.kv_blocks
-        self.step = self.decoding = self.context = self.phased = 0
-        self.phase = [0] * (2 * self.block_tok)  # twice over, so that any run of residues is one slice
-        self.finishing: list[tuple[int, int, Job]] = []
-        self.turns: list[tuple[int, int, int, Job, int]] = []
         self.iterations = 0
         self.first_s = self.slope_s = 0.0
         self.chunks: Sequence[tuple[Job, int]] = ()
         self.prefill_tok = self.output_tok = 0
         self.pending: SimPyEvent | None = None
-        self.running.clear()
-        for window in self.windows:
-            window.attended = window.growing = 0
 
     # ---- what a scheduler adds
 
@@ -212,15 +140,6 @@ class Replica(ABC):
     def plan(self) -> None:
         """At a boundary: begin the next leap or step (`leap`, `mixed_step`), or fall idle."""
 
-    # ---- memory
-
-    def blocks(self, tokens: int) -> int:
-        """KV blocks that hold `tokens` of one sequence, over all groups."""
-        whole = -(-tokens // self.block_tok)
-        if self.one_group:
-            return whole
-        return whole * self.full_groups + sum(min(whole, cap) for cap in self.caps)
-
     def refusal(self, job: Job) -> Outcome | None:
         """Why this replica could never serve a request, if so. The last token sampled needs no KV."""
         if job.prompt + job.output > self.spec.max_context:
@@ -229,119 +148,10 @@ class Replica(ABC):
             return Outcome.rejected_too_large
         return None
 
-    def grown(self, iterations: int) -> int:
-        """Blocks that the decoding sequences take in the next `iterations`."""
-        start = self.step % self.block_tok
-        rest = iterations % self.block_tok
-        return iterations // self.block_tok * self.phased + sum(self.phase[start : start + rest])
-
-    def affordable(self, free: int) -> int:
-        """Iterations until the decoding sequences have taken more than `free` blocks."""
-        if not self.phased:
-            return sys.maxsize
-        rounds, left = divmod(free, self.phased)
-        iterations = rounds * self.block_tok
-        start = self.step % self.block_tok
-        for need in self.phase[start : start + self.block_tok]:
-            if need > left:
-                break
-            left -= need
-            iterations += 1
-        return iterations
-
     def cached_tok(self, job: Job) -> int:
         """Leading tokens of a request that need not be computed here; 0 without a prefix cache."""
         del job
         return 0
-
-    @property
-    def used_blocks(self) -> int:
-        """KV blocks in use at the latest boundary."""
-        return self.kv_blocks - self.free
-
-    # ---- membership of the decode batch
-
-    def join(self, job: Job) -> None:
-        """The request decodes from the next iteration on; its `target` is computed and one more token known."""
-        context = job.target + 1
-        step = self.step
-        job.offset = offset = context - step
-        job.finish_step = finish = step + job.output - job.generated
-        self.joined = job.order = order = self.joined + 1
-        heappush(self.finishing, (finish, order, job))
-        self.decoding += 1
-        self.context += context
-        job.weight = weight = self.full_groups if self.grows else 0
-        if self.caps or self.windows:
-            weight = self._join_windows(job, context)
-        job.residue = residue = (1 - offset) % self.block_tok
-        phase = self.phase
-        phase[residue] += weight
-        phase[residue + self.block_tok] += weight
-        self.phased += weight
-
-    def _join_windows(self, job: Job, context: int) -> int:
-        """Count a sequence into the windows it has not filled, and note the steps at which it will have."""
-        for k, window in enumerate(self.windows):
-            window.attended += min(context, window.size)
-            if context < window.size:
-                window.growing += 1
-                heappush(self.turns, (window.size - job.offset, job.order, job.offset, job, k))
-        held = -(-(context - 1) // self.block_tok)
-        for cap in self.caps:
-            if self.grows and held < cap:
-                job.weight += 1
-                heappush(self.turns, (cap * self.block_tok + 1 - job.offset, job.order, job.offset, job, -1))
-        return job.weight
-
-    def leave(self, job: Job) -> None:
-        """The request decodes no more; its blocks are still held, and `computed` says how many tokens they hold."""
-        context = self.step + job.offset
-        self.decoding -= 1
-        self.context -= context
-        if self.windows:
-            self._leave_windows(context)
-        residue, weight, phase = job.residue, job.weight, self.phase
-        phase[residue] -= weight
-        phase[residue + self.block_tok] -= weight
-        self.phased -= weight
-        job.generated = job.output - (job.finish_step - self.step)
-        job.finish_step = -1
-        job.computed = context - 1
-        job.blocks = self.blocks(context - 1)
-
-    def _leave_windows(self, context: int) -> None:
-        """Count a sequence out of every window."""
-        for window in self.windows:
-            window.attended -= min(context, window.size)
-            if context < window.size:
-                window.growing -= 1
-
-    def give_back(self, job: Job) -> None:
-        """Free the blocks that the request holds."""
-        self.free += job.blocks
-        job.blocks = 0
-
-    def release(self, job: Job) -> None:
-        """Give back what the request holds, its place among the running ones included."""
-        self.free += job.blocks
-        job.blocks = 0
-        del self.running[job]
-
-    def turn(self) -> None:
-        """Stop counting the sequences that have just filled a window."""
-        turns, step = self.turns, self.step
-        while turns and turns[0][0] <= step:
-            _, _, offset, job, k = heappop(turns)
-            if job.finish_step < 0 or job.offset != offset:
-                continue
-            if k >= 0:
-                self.windows[k].growing -= 1
-                continue
-            job.weight -= 1
-            self.phase[job.residue] -= 1
-            self.phase[job.residue + self.block_tok] -= 1
-            self.phased -= 1
 
     # ---- time
 
