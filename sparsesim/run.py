@@ -6,8 +6,6 @@ manifest.json, summary.json and one Parquet file per table; without a manifest i
 
 from __future__ import annotations
 
-import json
-import math
 import platform
 import shutil
 import subprocess
@@ -25,9 +23,12 @@ from sparsesim.errors import InputError, Problem
 from sparsesim.metrics.economy import economy
 from sparsesim.metrics.energy import timeline
 from sparsesim.metrics.latency import with_latencies
+from sparsesim.metrics.perfetto import write_perfetto
 from sparsesim.metrics.stats import mean_summary, replication_intervals
+from sparsesim.metrics.storage import MANIFEST, arrow, check_free, dumps, read_json, read_table, swap
 from sparsesim.metrics.summary import summarise
-from sparsesim.scenario import Scenario
+from sparsesim.metrics.vllm import from_vllm, to_vllm
+from sparsesim.scenario import Scenario, Slo
 from sparsesim.sim.records import Columns, Records
 from sparsesim.units import parse
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["simulation", "estimate", "measurement"]
-MANIFEST, SUMMARY = "manifest.json", "summary.json"
+SUMMARY = "summary.json"
+__all__ = ["Background", "Kind", "Run", "completed", "dumps", "measured", "simulated"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,14 @@ class Run:
         """The summary as JSON; what is not a finite number is null."""
         return dumps(self.summary)
 
+    def to_vllm(self) -> dict[str, Any]:
+        """The run as the JSON of vLLM's serving benchmark."""
+        return to_vllm(self.summary, self.tables["requests"])
+
+    def write_perfetto(self, path: str | Path, replication: int = 0) -> Path:
+        """Write a replication as a Chrome trace, which ui.perfetto.dev shows."""
+        return write_perfetto(self.tables, Path(path), replication)
+
     def write(self, folder: str | Path) -> Path:
         """Write the run into `folder`, all of it or nothing; a run that stood there is replaced.
 
@@ -116,7 +126,7 @@ class Run:
 
         """
         target = Path(folder)
-        _check_free(target)
+        check_free(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -125,7 +135,7 @@ class Run:
         try:
             made.chmod(0o755)
             self._fill(made)
-            _swap(made, target)
+            swap(made, target)
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return target
@@ -135,7 +145,7 @@ class Run:
 
         rows = {}
         for name, columns in self.tables.items():
-            parquet.write_table(_arrow(columns), folder / f"{name}.parquet", compression="zstd")
+            parquet.write_table(arrow(columns), folder / f"{name}.parquet", compression="zstd")
             rows[name] = len(next(iter(columns.values()))) if columns else 0
         (folder / SUMMARY).write_text(self.to_json() + "\n")
         manifest = {"kind": self.kind, "title": self.title, **self.manifest, "tables": rows}
@@ -150,9 +160,22 @@ class Run:
 
         """
         place = Path(folder)
-        manifest, summary = (_read_json(place / name) for name in (MANIFEST, SUMMARY))
-        tables = {name: _read_table(place / f"{name}.parquet") for name in manifest.pop("tables", {})}
+        manifest, summary = (read_json(place / name) for name in (MANIFEST, SUMMARY))
+        tables = {name: read_table(place / f"{name}.parquet") for name in manifest.pop("tables", {})}
         return cls(manifest.pop("kind"), manifest.pop("title"), summary, tables, manifest)
+
+
+def measured(path: str | Path, slo: Slo | None = None) -> Run:
+    """A measured server: the JSON of vLLM's serving benchmark, saved with its details.
+
+    Raises:
+        InputError: no such file, or not that.
+
+    """
+    place = Path(path)
+    summary, requests = from_vllm(place, slo)
+    manifest = {"versions": versions(), "citations": [f"measured: {place.name}"], "partial": False}
+    return Run("measurement", place.stem, summary, {"requests": requests}, manifest)
 
 
 def simulated(
@@ -235,80 +258,3 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def dumps(value: Any) -> str:
-    """JSON that any reader takes: numbers that are not finite become null."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _check_free(target: Path) -> None:
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise InputError(Problem("holds something else than a run; nothing was written", place=str(target)))
-    if target.exists() and not target.is_dir():
-        raise InputError(Problem("is a file; a run needs a folder", place=str(target)))
-
-
-def _swap(made: Path, target: Path) -> None:
-    """Put the finished folder in place; the old one stays whole until the moment the new one is there."""
-    if not target.exists():
-        made.replace(target)
-        return
-    old = made.with_name(made.name + "-old")
-    target.replace(old)
-    try:
-        made.replace(target)
-    except OSError:
-        old.replace(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _arrow(columns: Columns) -> Any:
-    import pyarrow as pa
-
-    arrays = {name: pa.array(column) for name, column in columns.items()}
-    text = {name: array.dictionary_encode() for name, array in arrays.items() if pa.types.is_string(array.type)}
-    return pa.table({**arrays, **text})
-
-
-def _read_table(path: Path) -> Columns:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        table = parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(Problem(f"cannot be read: {reason}", place=str(path))) from None
-    return {name: _numpy(table.column(name)) for name in table.column_names}
-
-
-def _numpy(column: Any) -> Any:
-    array = column.to_numpy()
-    return array.astype(str) if array.dtype == object else array
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        hint = "a run folder is what 'run --out FOLDER' writes"
-        raise InputError(Problem(f"cannot be read: {error.strerror}", place=str(path), hint=hint)) from None
-    except ValueError as error:
-        raise InputError(Problem(f"is not JSON: {error}", place=str(path))) from None
-    if not isinstance(found, dict):
-        raise InputError(Problem("is not a JSON object", place=str(path)))
-    return found

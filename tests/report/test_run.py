@@ -11,7 +11,9 @@ import pytest
 
 from sparsesim.errors import InputError
 from sparsesim.metrics.attributes import attributes
-from sparsesim.run import Run
+from sparsesim.report.write import write_report
+from sparsesim.run import Run, measured
+from sparsesim.scenario import Scenario
 
 
 def test_a_run_reads_back_as_it_was_written(run: Run, tmp_path: Path) -> None:
@@ -87,6 +89,25 @@ def test_a_broken_run_is_named(run: Run, tmp_path: Path, file: str, text: str | 
     with pytest.raises(InputError, match=words) as caught:
         Run.load(tmp_path / "r")
     assert file in str(caught.value)
+
+
+def test_a_measured_server_stands_beside_the_simulation(run: Run, scenario: Scenario, tmp_path: Path) -> None:
+    path = tmp_path / "server.json"
+    path.write_text(json.dumps(run.to_vllm()))
+    server = measured(path, scenario.slo)
+    assert (server.kind, server.title) == ("measurement", "server")
+    assert server.summary["ttft_s"]["p99"] == pytest.approx(run.summary["ttft_s"]["p99"])
+    text = write_report([run, server], tmp_path / "both", "As measured?").read_text()
+    assert "Nearly the same for all: goodput" in text
+    again = Run.load(server.write(tmp_path / "server"))
+    assert again.kind == "measurement"
+
+
+def test_a_chrome_trace_of_a_run_read_back(replicated: Run, tmp_path: Path) -> None:
+    again = Run.load(replicated.write(tmp_path / "r"))
+    trace = json.loads(again.write_perfetto(tmp_path / "trace.json", replication=2).read_text())
+    steps = replicated.tables["steps"]
+    assert sum(event["ph"] == "X" for event in trace["traceEvents"]) == (steps["replication"] == 2).sum()
 
 
 def test_replications_are_averaged_with_intervals(replicated: Run) -> None:
