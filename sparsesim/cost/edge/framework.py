@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,7 @@ from sparsesim.cost.edge.mlc import load_board
 from sparsesim.cost.edge.single import Single
 from sparsesim.cost.kernel import cost_model
 from sparsesim.cost.neuromorphic.claims import TABLE, claims, published_rows, select
-from sparsesim.hardware.engine import load_engine
-from sparsesim.hardware.figure import Figure
+from sparsesim.hardware.engine import load_engine, with_numbers
 from sparsesim.model import Precision, load_model
 
 COMMAND = "python -m sparsesim.cost.edge.framework"
@@ -67,8 +67,7 @@ def generate_times(pair: Pair) -> dict[int, float]:
 
 def modelled(pair: Pair, gap_s: float, length_tok: float) -> float:
     """Seconds of a token with a gap."""
-    given = {"gap": Figure[float](value=gap_s, source="fitted"), "launch": Figure[float](value=0.0, source="derived")}
-    engine = load_engine("plain").model_copy(update=given)
+    engine = with_numbers(load_engine("plain", fitted=False), {"gap": gap_s, "launch": 0.0}, "fitted")
     costs = cost_model(load_board(pair.device))
     return float(Single(load_model(pair.model), pair.precision, costs, engine).decode(length_tok)[0])
 
@@ -85,11 +84,13 @@ def gap_s(pair: Pair) -> float:
 def document(pair: Pair) -> Mapping[str, Any]:
     """What hwprofiles/fits/engines/NAME.json holds."""
     gap, times = gap_s(pair), generate_times(pair)
+    ratios = {n: modelled(pair, gap, n) / seconds for n, seconds in times.items()}
     return {
         "name": pair.engine,
-        "constants": {"gap_s": gap},
+        "values": {"gap": gap},
+        "half_width": max(abs(math.log(ratio)) for ratio in ratios.values()),
         "fitted_on": f"{pair.table_model} on {pair.table_hardware}, generate",
-        "residuals": {f"{n} tok": round(modelled(pair, gap, n) / seconds - 1.0, 4) for n, seconds in times.items()},
+        "residuals": {f"{n} tok": round(ratio - 1.0, 4) for n, ratio in ratios.items()},
         "data": {"file": f"calibration/published/{TABLE}", "rows": len(times)},
         "command": COMMAND,
     }

@@ -33,8 +33,7 @@ from sparsesim.cost.neuromorphic.claims import TABLE, published_rows
 from sparsesim.cost.power import power_model
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.device.gpu import Gpu
-from sparsesim.hardware.engine import load_engine
-from sparsesim.hardware.figure import Figure
+from sparsesim.hardware.engine import load_engine, with_numbers
 from sparsesim.hardware.profile import load_device
 from sparsesim.loading import data_root
 from sparsesim.model import Precision, load_model
@@ -147,8 +146,8 @@ def predict(row: Row, constants: Mapping[str, float]) -> float:
     """Tokens/s of one row."""
     board = load_board(row.board)
     fit = board_fit(board, constants)
-    given = Figure[float](value=constants["host_per_logit"], source="fitted")
-    engine = load_engine("mlc").model_copy(update={"host_per_logit": given})
+    engine = load_engine("mlc", fitted=False)
+    engine = with_numbers(engine, {"host_per_logit": constants["host_per_logit"]}, "fitted")
     costs = CostModel(board, board.chip(), fit, power_model(board, fit))
     return float(1.0 / Single(load_model(row.model), PRECISION, costs, engine).decode(CONTEXT_TOK)[0])
 
@@ -181,7 +180,7 @@ def leave_one_model_out(rows: Sequence[Row]) -> tuple[LeftOut, ...]:
 
 def profile_document(board: str, constants: Mapping[str, float], errors: Sequence[LeftOut]) -> dict[str, Any]:
     """What hwprofiles/fits/BOARD.json holds, in the format of `sparsesim fit`."""
-    half_width = float(np.quantile([abs(np.log(e.ratio)) for e in errors], 0.9))
+    half_width = _half_width(errors)
     gpu = load_board(board)
     own = sum(e.row.board == board for e in errors)
     classes = {
@@ -192,6 +191,11 @@ def profile_document(board: str, constants: Mapping[str, float], errors: Sequenc
 
 
 COMMAND = "python -m sparsesim.cost.edge.mlc"
+
+
+def _half_width(errors: Sequence[LeftOut]) -> float:
+    """Of the 90 % interval, in log: the quantile of the left-out errors."""
+    return float(np.quantile([abs(np.log(e.ratio)) for e in errors], 0.9))
 
 
 def _data(rows: int) -> dict[str, Any]:
@@ -208,6 +212,8 @@ def engine_document(constants: Mapping[str, float], errors: Sequence[LeftOut]) -
     relative = [e.error for e in errors]
     return {
         "name": "mlc",
+        "values": {"host_per_logit": constants["host_per_logit"]},
+        "half_width": _half_width(errors),
         "constants": dict(constants),
         "reference_hz": REFERENCE_HZ,
         "left_out": {f"{e.row.model} on {e.row.board}": round(e.ratio - 1.0, 4) for e in errors},
