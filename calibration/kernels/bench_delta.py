@@ -41,13 +41,23 @@ def rows(table: Table, d: int, n: int, density: float) -> None:
     def whole(w: torch.Tensor) -> torch.Tensor:
         return gemv.gather_gemv(threshold.threshold(x, deltas), 0, w, scratch=gather)
 
-    table.add([
-        Case(labels | {"variant": "threshold + gather"}, [lambda w=w: whole(w) for w in by_input], moved, flop, errors[0], energy),
-        Case(labels | {"variant": "gather"}, [lambda w=w: gemv.gather_gemv(survivors, 0, w, scratch=gather) for w in by_input], moved, flop),
-        Case(labels | {"variant": "skip"}, [lambda w=w: gemv.skip_gemv(x, w, delta, scratch=skip) for w in by_input], moved, flop, errors[1]),
-        Case(labels | {"variant": "dense"}, [lambda w=w: torch.nn.functional.linear(x, w) for w in by_output],
-             2.0 * (d * n + d + n), 2.0 * d * n, None, energy),
-    ])  # fmt: skip
+    dense_bytes, dense_flop = 2.0 * (d * n + d + n), 2.0 * d * n
+    calls = {
+        "threshold + gather": [lambda w=w: whole(w) for w in by_input],
+        "gather": [lambda w=w: gemv.gather_gemv(survivors, 0, w, scratch=gather) for w in by_input],
+        "skip": [lambda w=w: gemv.skip_gemv(x, w, delta, scratch=skip) for w in by_input],
+        "dense": [lambda w=w: torch.nn.functional.linear(x, w) for w in by_output],
+    }
+    table.add(
+        [
+            Case(
+                labels | {"variant": "threshold + gather"}, calls["threshold + gather"], moved, flop, errors[0], energy
+            ),
+            Case(labels | {"variant": "gather"}, calls["gather"], moved, flop, errors[0]),
+            Case(labels | {"variant": "skip"}, calls["skip"], moved, flop, errors[1]),
+            Case(labels | {"variant": "dense"}, calls["dense"], dense_bytes, dense_flop, None, energy),
+        ]
+    )
 
 
 def main(out: Path) -> None:

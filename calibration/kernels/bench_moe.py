@@ -75,13 +75,13 @@ def layer_rows(table: Table, weights: reference.MoEWeights, load: str, tokens: i
         "max_over_mean": skew,
     }
     energy = tokens in ENERGY_TOKENS and load == "even"
+    pairs = list(zip(inputs, work, strict=True))
+    ours = [lambda x=x, w=w: layer.moe_layer(x, weights, top_k, workspace=w) for x, w in pairs]
+    theirs = [lambda x=x: composed.composed_layer(x, weights, top_k) for x in inputs]
     cases = [
-        Case(labels | {"variant": "ours"},
-             [lambda x=x, w=w: layer.moe_layer(x, weights, top_k, workspace=w) for x, w in zip(inputs, work, strict=True)],
-             moved, flop, error, energy),
-        Case(labels | {"variant": "composed"},
-             [lambda x=x: composed.composed_layer(x, weights, top_k) for x in inputs], moved, flop, None, energy),
-    ]  # fmt: skip
+        Case(labels | {"variant": "ours"}, ours, moved, flop, error, energy),
+        Case(labels | {"variant": "composed"}, theirs, moved, flop, None, energy),
+    ]
     if tokens >= weights.experts // top_k:
         calls = [lambda x=x: composed.capacity_layer(x, weights, top_k, 2.0) for x in inputs[:2]]
         cases.append(Case(labels | {"variant": "capacity 2.0"}, calls, moved, flop))

@@ -31,6 +31,6 @@ THRESHOLD_TILE = ThresholdTile(block_d=256, num_warps=4)
 # programs: 12.9 us) and 8.6 us at 14336 x 4096. More rows per step than 8 wait for empty tails at low density.
 GATHER_TILE = GemvTile(block_n=512, step=8, splits=32, num_warps=2)
 
-# H100, density 0.1: 24.9 us at 4096 x 14336 and 40.6 at 14336 x 4096, the best of 16 settings in sum with 256
-# columns, 64 splits and one warp: 26.1 us at 14336 x 4096.
+# H100, density 0.1: 30.8 us at 4096 x 14336 and 26.1 at 14336 x 4096; 512 columns, 32 splits and 2 warps 24.9 and 40.6
+# us; 4 warps 78 us and more: each warp waits for its own few rows, so many small programs wait least.
 SKIP_TILE = GemvTile(block_n=256, step=8, splits=64, num_warps=1)

@@ -67,7 +67,7 @@ def moe_workspace(
     tokens: int, weights: MoEWeights, top_k: int, dtype: torch.dtype, tiles: LayerTiles | None = None
 ) -> MoEWorkspace:
     """Allocate the buffers of `moe_layer` for `tokens` tokens, by default with the measured launch settings."""
-    tiles = layer_tiles(tokens, top_k, weights.experts) if tiles is None else tiles
+    tiles = layer_tiles(tokens, top_k, weights.experts, weights.d_expert) if tiles is None else tiles
     device, rows = weights.router.device, tokens * top_k
     return MoEWorkspace(
         tiles=tiles,
