@@ -19,7 +19,7 @@ def poisoned(*shape: int, dtype: torch.dtype, device: Any) -> Any:
 
 def relative_error(out: Any, reference: Any) -> float:
     """``|out - ref| / |ref|`` in float64; infinite on a NaN, absolute where ``ref`` is 0."""
-    wide, exact = out.double(), reference.double().to(out.device)
+    wide, exact = out.detach().double(), reference.detach().double().to(out.device)
     if not bool(torch.isfinite(wide).all()):
         return float("inf")
     norm = float(exact.norm())

@@ -94,17 +94,17 @@ def _weight_gradients(
     columns: Any, tokens: Any, values: tuple[Any, Any, Any], rows: tuple[Any, Any, Any], neurons: int, hot: int
 ) -> list[Any]:
     """``sum over a neuron's tokens of value * row`` for three pairs of values and rows: ``[F, d]`` each."""
-    order = torch.sort(columns, stable=True).indices
-    counts = torch.bincount(columns, minlength=neurons)
-    starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
+    by_neuron = torch.sort(columns, stable=True)
+    starts = torch.searchsorted(by_neuron.values, torch.arange(neurons + 1, device=columns.device), out_int32=True)
+    counts = starts[1:] - starts[:-1]
     busiest = torch.topk(counts, hot).indices
     place = torch.full((neurons,), hot, dtype=torch.int64, device=columns.device)
     place[busiest] = torch.arange(hot, device=columns.device)
-    sums = column_sums(starts, order.to(torch.int32), tokens, values, rows, place == hot)
+    sums = column_sums(starts, by_neuron.indices.to(torch.int32), tokens, values, rows, place == hot)
     slots = place[columns]
     for value, row, total in zip(values, rows, sums, strict=True):
-        # Entries of other neurons land in the last column, which is left out of the product.
-        dense = torch.zeros(row.shape[0], hot + 1, dtype=row.dtype, device=row.device)
+        # Entries of other neurons land in column `hot`, left out of the product; rows stay 16-byte aligned.
+        dense = torch.zeros(row.shape[0], hot + 8, dtype=row.dtype, device=row.device)
         dense.index_put_((tokens.long(), slots), value.to(row.dtype))
         total.index_copy_(0, busiest, dense[:, :hot].T @ row)
     return sums
