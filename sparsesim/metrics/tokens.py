@@ -64,10 +64,19 @@ class Gaps:
         last = self.first_s + self.slope_s * (self.count - 1)
         low, high = 0.0, float(last.max())
         wanted = share * self.number * (1.0 - 1e-12)
+        left, last_s = self, last
         for _ in range(HALVINGS):
             middle = (low + high) / 2.0
-            low, high = (low, middle) if self.below(middle) >= wanted else (middle, high)
+            low, high = (low, middle) if left.below(middle) >= wanted else (middle, high)
+            under, open_ = last_s <= low, (last_s > low) & (left.first_s <= high)
+            if 2 * int(open_.sum()) < len(last_s):  # rows wholly below or above need no further look
+                wanted -= float(left.weight[under] @ left.count[under])
+                left, last_s = left.rows(open_), last_s[open_]
         return high
+
+    def rows(self, kept: npt.NDArray[np.bool_]) -> Gaps:
+        """Some of the rows."""
+        return Gaps(self.weight[kept], self.first_s[kept], self.slope_s[kept], self.count[kept])
 
     def distribution(self) -> dict[str, float | None]:
         """Mean, standard deviation, percentiles and maximum."""
