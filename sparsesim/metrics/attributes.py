@@ -49,6 +49,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         tpot_s | s | TPOT | time per output token after the first, one value a request | lower
         itl_s | s | ITL | inter-token latency: every gap between two tokens of a request, pauses included | lower
         e2e_s | s | End to end | arrival to last token | lower
+        by_priority | | By priority | requests, latencies and SLO of each priority, where there are several
         queue_s | s | Queueing | arrival to first admission into a batch | lower
         slo.met | | SLO met | whether at least the SLO's percentile of requests met all of its terms | higher
         slo.attainment | share | SLO attainment | requests that met every SLO term, of all that ended | higher

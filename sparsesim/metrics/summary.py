@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsesim.metrics.columns import floats
+from sparsesim.metrics.columns import floats, whole
 from sparsesim.metrics.energy import Idle, energy_by_component, idle
 from sparsesim.metrics.latency import distribution, finished, meets, slo_result, slo_terms, with_latencies
 from sparsesim.metrics.stats import LEVEL, batch_means
@@ -37,6 +37,7 @@ def summarise(records: Records, slo: Slo | None = None, warm_up_s: float = 0.0) 
         **{name: distribution(floats(requests, name)[good]) for name in LATENCIES},
         "itl_s": token_gaps(records, warm_up_s).distribution(),
         "slo": slo_result(requests, slo),
+        **_by_priority(requests, slo),
         "duration_s": window.length_s,
         **_rates(records, requests, slo, window),
         **_load(records, window),
@@ -50,6 +51,22 @@ def measured(records: Records, warm_up_s: float) -> Columns:
     """The requests that arrived after the warm-up, with their latencies."""
     kept = floats(records.requests, "arrival_s") >= warm_up_s
     return with_latencies({name: column[kept] for name, column in records.requests.items()})
+
+
+def _by_priority(requests: Columns, slo: Slo) -> dict[str, Any]:
+    """The requests' figures of each priority, where there are several (SLO classes)."""
+    priority = whole(requests, "priority")
+    classes = np.unique(priority).tolist()
+    if len(classes) < 2:
+        return {}
+    found = {}
+    for one in classes:
+        own = {name: column[priority == one] for name, column in requests.items()}
+        good = finished(own)
+        counts = {"completed": int(good.sum()), "failed": int((~good).sum())}
+        latencies = {name: distribution(floats(own, name)[good]) for name in LATENCIES}
+        found[str(one)] = {"requests": counts, **latencies, "slo": slo_result(own, slo)}
+    return {"by_priority": found}
 
 
 def _per(amount: float, length: float) -> float | None:

@@ -117,6 +117,16 @@ def test_requests_that_did_not_finish_are_failures(calm: Records) -> None:
     assert summary["outcomes"] == {"finished": 390, "rejected_full": 10}
 
 
+def test_priorities_are_told_apart(calm: Records) -> None:
+    priority = np.arange(400) % 2
+    summary = summarise(replace(calm, requests={**calm.requests, "priority": priority}), SLO)
+    ttft = calm.requests["first_token_s"] - calm.requests["arrival_s"]
+    for one in (0, 1):
+        assert summary["by_priority"][str(one)]["requests"]["completed"] == 200
+        assert summary["by_priority"][str(one)]["ttft_s"]["mean"] == pytest.approx(ttft[priority == one].mean())
+    assert "by_priority" not in summarise(calm, SLO)
+
+
 def test_utilisation_is_busy_time_over_up_time(calm: Records) -> None:
     busy = float((calm.steps["end_s"] - calm.steps["start_s"]).sum())
     summary = summarise(calm)
