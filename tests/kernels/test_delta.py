@@ -102,3 +102,13 @@ def test_what_does_not_fit_is_named() -> None:
         threshold.threshold(half(1, 9), torch.zeros(1, dtype=torch.float64, device=DEVICE))
     with pytest.raises(ValueError, match="density is 0"):
         reference.calibrate_delta(half(1, 9), 0.0)
+
+
+def test_without_a_gpu_the_product_says_what_is_missing_and_the_reference_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    x, weight = half(1, 9), half(9, 4, seed=1)
+    with pytest.raises(KernelRequirementError, match=r"skip_gemv: no CUDA device.*call the PyTorch reference"):
+        gemv.skip_gemv(x, weight, 0.1)
+    assert bool(torch.isfinite(reference.sparse_gemv_reference(x, weight, 0.1)).all())

@@ -97,3 +97,13 @@ def test_the_hopper_kernel_equals_attention(heads: int) -> None:
     out = poisoned(3, heads, 512, dtype=torch.bfloat16, device="cuda")
     decode.mla_decode(query, cache, lengths, 512, 576**-0.5, out=out)
     assert_close("hopper", out, reference.mla_reference(query, cache, lengths, 512, 576**-0.5), torch.bfloat16)
+
+
+def test_without_a_gpu_decode_says_what_is_missing_and_the_reference_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    query, cache = half(1, 4, 48), half(1, 9, 48, seed=1)
+    with pytest.raises(KernelRequirementError, match=r"mla_decode: no CUDA device.*call the PyTorch reference"):
+        decode.mla_decode(query, cache, int32(9), 32, 1.0)
+    assert bool(torch.isfinite(reference.mla_reference(query, cache, int32(9), 32, 1.0)).all())

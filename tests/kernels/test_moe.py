@@ -175,5 +175,33 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         config.RouterTile(16, 16, 32, 1, 24, 4, 2)
     with pytest.raises(ValueError, match="do not fit weight"):
         grouped.grouped_mm(
-            tokens_of(3, 32), weights.gate_up, torch.zeros(5, dtype=torch.int32, device=DEVICE), GROUPED_TILES["rows left"]
+            tokens_of(3, 32),
+            weights.gate_up,
+            torch.zeros(5, dtype=torch.int32, device=DEVICE),
+            GROUPED_TILES["rows left"],
         )
+
+
+HOPPER_SHARED_MEMORY_BYTES = 227 * 1024  # what one program may have on compute capability 9.0 (CUDA C++ guide)
+
+
+@pytest.mark.parametrize("tokens", [1, 16, 64, 256, 512, 1024, 8192])
+@pytest.mark.parametrize(("experts", "top_k", "d_model", "d_expert"), [(128, 8, 2048, 768), (8, 2, 4096, 14336)])
+def test_every_chosen_tile_fits_in_shared_memory(
+    tokens: int, experts: int, top_k: int, d_model: int, d_expert: int
+) -> None:
+    tiles = config.layer_tiles(tokens, top_k, experts, d_expert)
+    plain = [config.grouped_tile(tokens * top_k, experts, k) for k in (d_model, d_expert)]
+    for tile, columns in ((tiles.gate_up, 2), (tiles.down, 1), (plain[0], 1), (plain[1], 1)):
+        stage_bytes = 2 * tile.block_k * (tile.block_m + columns * tile.block_n)
+        assert tile.num_stages * stage_bytes <= HOPPER_SHARED_MEMORY_BYTES
+
+
+def test_without_a_gpu_the_layer_says_what_is_missing_and_the_reference_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    weights, x = make_weights(4, 64, 32), tokens_of(3, 64)
+    with pytest.raises(KernelRequirementError, match=r"moe: no CUDA device.*call the PyTorch reference"):
+        layer.moe_layer(x, weights, 2)
+    assert bool(torch.isfinite(reference.moe_reference(x, weights, 2)).all())

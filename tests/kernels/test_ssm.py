@@ -135,3 +135,13 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         mamba_inputs(1, 2, 4, 16, 16, 3)
     with pytest.raises(ValueError, match=r"dt has shape \(1, 1, 4\); x and b ask for \(1, 2, 4\)"):
         reference.MambaInputs(inputs.x, inputs.dt[:, :1], inputs.b, inputs.c, inputs.a, inputs.d, inputs.dt_bias)
+
+
+def test_without_a_gpu_the_scan_says_what_is_missing_and_the_reference_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    inputs = mamba_inputs(1, 3, 2, 16, 16, 1)
+    with pytest.raises(KernelRequirementError, match=r"mamba_scan: no CUDA device.*call the PyTorch reference"):
+        scan.mamba_scan(inputs)
+    assert bool(torch.isfinite(reference.mamba_reference(inputs, state_of(1, 2, 16, 16))[0]).all())

@@ -105,8 +105,8 @@ def layer_tiles(tokens: int, top_k: int, experts: int, d_expert: int) -> LayerTi
 
     Measured with Qwen3-30B-A3B's experts on an H100. Asking early for 2560 bytes of each row takes 64 tokens from
     406.4 to 403.4 us and 256 from 437.7 to 433.3; where fewer than two thirds of the experts are hit the guess is
-    wrong too often, and asking early for the down projection costs 1 token 2 to 4 us and gains the others nothing. Gate and up at 512 tokens: 64
-    rows 287 us, 128 rows 300; at 1024 tokens 326 and 309.
+    wrong too often, and asking early for the down projection costs 1 token 2 to 4 us and gains the others nothing.
+    Gate and up at 512 tokens: 64 rows 287 us, 128 rows 300; at 1024 tokens 326 and 309.
     """
     rows_per_expert = tokens * top_k / experts
     guess_bytes = 2560 if rows_per_expert >= 1.0 else 0
