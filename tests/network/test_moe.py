@@ -1,5 +1,6 @@
 """Dispatch and combine: visits against exact laws and samples, loads against the routed graph, published rows."""
 
+from itertools import combinations
 from math import comb
 from time import perf_counter
 
@@ -68,10 +69,41 @@ def test_skewed_routing_visits_ranks_as_samples_do() -> None:
     assert np.abs(hit.reshape(tokens, 8, 8).any(axis=2).mean(axis=0) - at.node).max() < error
 
 
-def test_odds_reproduce_the_inclusion_probabilities() -> None:
-    for limit in (0, 4):
-        routing = Routing(zipf(1.2), TOP_K, groups=8, group_limit=limit)
-        assert routing.hits(np.eye(EXPERTS)) == pytest.approx(zipf(1.2), rel=1e-6)
+@pytest.mark.parametrize("exponent", [0.3, 0.8, 1.2])
+def test_odds_reproduce_the_inclusion_probabilities(exponent: float) -> None:
+    routing = Routing(zipf(exponent), TOP_K)
+    assert routing.hits(np.eye(EXPERTS)) == pytest.approx(zipf(exponent), rel=1e-5, abs=1e-8)
+
+
+def test_an_expert_that_is_always_chosen_is_always_visited() -> None:
+    inclusion = np.array([1.0, *[1 / 7] * 7])
+    assert Routing(inclusion, 2).hits(np.eye(8)) == pytest.approx(inclusion, abs=1e-6)
+
+
+def test_group_limited_choice_is_that_of_all_sets_counted_one_by_one() -> None:
+    """2 of 8 experts in 4 groups of 2: sets inside one group, or in two, each as often as its odds' product says.
+
+    With a limit of 1 group only pairs of the same group remain.
+    """
+    inclusion = np.array([0.5, 0.4, 0.3, 0.3, 0.2, 0.1, 0.1, 0.1])
+    pairs = list(combinations(range(8), 2))
+    free = Routing(inclusion, 2)
+    odds = free.odds
+    one = Routing(inclusion, 2, groups=4, group_limit=1)
+    weight = {pair: odds[list(pair)].prod() for pair in pairs if pair[0] // 2 == pair[1] // 2}
+    by_hand = [sum(w for pair, w in weight.items() if e in pair) / sum(weight.values()) for e in range(8)]
+    assert one.chosen == pytest.approx(by_hand)
+    three = Routing(np.full(8, 3 / 8), 3, groups=4, group_limit=2)
+    sets = [t for t in combinations(range(8), 3) if len({e // 2 for e in t}) == 2]
+    hit = sum(1 for t in sets if 0 in t or 1 in t) / len(sets)
+    assert three.hits(np.repeat(np.eye(4), 2, axis=1))[0] == pytest.approx(hit)
+
+
+def test_a_limit_on_groups_keeps_the_number_chosen_and_even_loads_even() -> None:
+    skewed = Routing(zipf(0.8)[np.random.default_rng(1).permutation(EXPERTS)], TOP_K, 8, 4)
+    assert skewed.chosen.sum() == pytest.approx(TOP_K)
+    assert (skewed.chosen <= 1.0).all()
+    assert Routing(EVEN, TOP_K, 8, 4).chosen == pytest.approx(EVEN)
 
 
 @pytest.mark.parametrize("mode", MODES)

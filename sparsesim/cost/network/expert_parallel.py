@@ -61,7 +61,7 @@ class ExpertParallel:
     @cached_property
     def imbalance(self) -> Floats:
         """Load of every device over the mean, `[devices]`."""
-        load = self.assignment.rank_load(self.routing.inclusion)
+        load = self.assignment.rank_load(self.routing.chosen)
         return np.asarray((load / load.mean()).repeat(self.ways))
 
     @cached_property
@@ -102,7 +102,5 @@ def expert_parallel(
         InputError: the placement does not fill the ranks, or the routing is impossible.
 
     """
-    inclusion = laws.inclusion_probabilities(popularity, top_k)
-    return ExpertParallel(
-        Routing(inclusion, top_k, groups, group_limit), placement.place(inclusion, ep), gpus_per_node, ways
-    )
+    routing = Routing(laws.inclusion_probabilities(popularity, top_k), top_k, groups, group_limit)
+    return ExpertParallel(routing, placement.place(routing.chosen, ep), gpus_per_node, ways)
