@@ -116,7 +116,7 @@ def simulate_step(
         model: whose layers run.
         setting: tp, dp, ep and precision; one pipeline stage.
         batch: of one attention-data-parallel rank.
-        kernel_s: seconds of an op on one rank, arrays of tokens allowed.
+        kernel_s: seconds of an op on one rank with even routing (skew is added here), arrays of tokens allowed.
         cluster: devices and network.
         experts: the expert-parallel group of every (experts, top_k) that the model routes over.
         overlap_shared: run shared experts while the dispatch is under way.
