@@ -72,8 +72,7 @@ def import_config(
         model = None
     endings = tuple(table.ignored_endings)
     passed = frozenset(table.ignored) | {field for field in text if field.endswith(endings)}
-    if model is not None:
-        fields.unread(passed)
+    fields.unread(passed if model is not None else passed | table.vocabulary)
     fields.finish()
     if model is None:
         raise InputError(Problem("describes no model that can be built", place=source))

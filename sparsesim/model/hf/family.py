@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,31 @@ from pydantic import Field
 
 from sparsesim.families import Frozen
 from sparsesim.loading import build, load_yaml
+
+_NOT_DEFAULTED = frozenset(
+    (
+        "attn_layer_indices",
+        "attn_type_list",
+        "dtype",
+        "full_attn_idxs",
+        "hybrid_layer_ids",
+        "hybrid_override_pattern",
+        "indexer_types",
+        "layer_types",
+        "layers_block_type",
+        "linear_attn_config",
+        "mlp_layer_types",
+        "mlp_only_layers",
+        "moe_layers",
+        "mtp_num_hidden_layers",
+        "no_rope_layers",
+        "num_experts_per_token",
+        "experts_per_token",
+        "quantization_config",
+        "torch_dtype",
+    )
+)
+"""Fields that no class gives a plain default."""
 
 
 class Family(Frozen):
@@ -68,6 +93,11 @@ class Families(Frozen):
     families: dict[str, Family]
     ignored: tuple[str, ...] = Field(description="fields that change neither sizes nor kernels")
     ignored_endings: tuple[str, ...] = Field(description="endings of such fields")
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """Fields that some family reads: not unknown where a fault stopped the reading."""
+        return frozenset(name for family in self.families.values() for name in family.defaults) | _NOT_DEFAULTED
 
 
 @cache

@@ -155,6 +155,13 @@ def test_all_faults_come_at_once() -> None:
     assert {problem.path for problem in caught.value.problems} == {"vocab_size", "hidden_act", "surprise"}
 
 
+def test_a_fault_that_stops_the_reading_hides_no_unknown_field() -> None:
+    values = config("Qwen--Qwen3-8B") | {"num_attention_heads": "many", "surprise": True}
+    with pytest.raises(InputError) as caught:
+        import_config(values, "x", "x.json")
+    assert {problem.path for problem in caught.value.problems} == {"num_attention_heads", "surprise"}
+
+
 def test_unknown_model_type_offers_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean qwen3"):
         import_config({"model_type": "qwen33"}, "x", "x.json")

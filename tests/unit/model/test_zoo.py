@@ -71,6 +71,9 @@ PUBLISHED_BILLIONS = {
     "glm-4.5-air": "107",
     "bitnet-b1.58-2b4t": "2.4",
     "northpole-3b": "3.3",
+    "palm-8b": "8.63",
+    "palm-62b": "62.50",
+    "palm-540b": "540.4",
     "qwen2.5-0.5b": "0.49",
     "qwen2.5-7b": "7.62",
     "smollm2-1.7b": "1.71",
@@ -170,6 +173,14 @@ def test_indexer_keys_are_cached_beside_the_latent_vectors() -> None:
     model = load_model("deepseek-v3.2")
     assert model.kv_bytes_per_token(Precision()) == 70_272 + 61 * (128 + 4)
     assert model.contexts() == (float("inf"), 2048.0)
+
+
+def test_feed_forward_is_two_thirds_of_a_layer_four_times_as_wide() -> None:
+    """GPT-3: 8 d^2 of 12 d^2, over 1.2 B parameters a layer at d 12288."""
+    attention, ffn = (block for block, _ in load_model("gpt-3-175b").blocks)
+    shares = [block.weights(12288).linear for block in (attention, ffn)]
+    assert shares[1] / sum(shares) == pytest.approx(2 / 3)
+    assert shares[1] > 1.2e9
 
 
 def test_pattern_must_fill_the_layers(tmp_path: Path) -> None:
