@@ -67,7 +67,9 @@ def check_ffn(pattern: str) -> dict[str, float]:
     exact = reference.ffn(x, layer.weights)
     split = SplitWeights.of(layer.weights, layer.law.frequency)
     paths: tuple[FfnPath, ...] = ("dense", "twell", "gate_compact", "gate_pack", "ell", "csr")
-    errors = {path: assert_close(path, ffn(x, layer.weights, path), exact, x.dtype) for path in paths}
+    errors: dict[str, float] = {}
+    for path in paths:
+        errors[path] = assert_close(path, ffn(x, layer.weights, path), exact, x.dtype)
     errors["hot_cold"] = assert_close("hot_cold", ffn(x, split, "hot_cold"), exact, x.dtype)
     for count in DECODE_TOKENS:
         errors["decode"] = assert_close("decode", ffn(x[:count], layer.weights, "decode"), exact[:count], x.dtype)
