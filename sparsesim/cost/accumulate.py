@@ -56,7 +56,20 @@ def engine_seconds(item: Priced, engine: Engine) -> float:
     return item.task.count * float(np.sum(item.cost.time_s)) * factor.value
 
 
-def finished(total: Floats, host_s: Floats, graph: npt.NDArray[np.bool_], engine: Engine, power: PowerModel) -> Floats:
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What an engine adds to a step: the host's seconds, the device's for sampling, and whether a graph is replayed.
+
+    Sampling streams logits: it draws the memory's power at its full rate.
+    """
+
+    host_s: float
+    sampling_s: float
+    sampling_w: float
+    graph: bool
+
+
+def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerModel) -> Floats:
     """Values of a step on one device: time and joules by component, [..., 5], host time and power cap included.
 
     Outside of graphs the device waits for the host where launching takes longer than running.
@@ -64,21 +77,24 @@ def finished(total: Floats, host_s: Floats, graph: npt.NDArray[np.bool_], engine
     quality, gaps = engine.quality.value, total[..., KERNELS] * engine.gap.value
     running = total[..., TIME] * quality + total[..., COLLECTIVE] * engine.collectives.value + gaps
     launched = total[..., KERNELS] * engine.launch.value
-    time = np.where(graph, running, np.maximum(running, launched)) + host_s
-    core, rest = total[..., CORE] * quality, total[..., MEMORY] + total[..., LINK]
+    time = running if overhead.graph else np.maximum(running, launched)
+    time = time + overhead.host_s + overhead.sampling_s
+    memory = total[..., MEMORY] + overhead.sampling_s * overhead.sampling_w
+    core, rest = total[..., CORE] * quality, memory + total[..., LINK]
     clock = clock_under_cap(time, core, total[..., COMPUTE], rest, power)
     stretched = time + core * (1.0 / clock - 1.0)
     compute = total[..., COMPUTE] * clock**power.exponent
-    return np.stack([stretched, compute, total[..., MEMORY], total[..., LINK], power.static_w * stretched], axis=-1)
+    return np.stack([stretched, compute, memory, total[..., LINK], power.static_w * stretched], axis=-1)
 
 
-def finished_one(total: Sequence[float], host_s: float, graph: bool, engine: Engine, power: PowerModel) -> list[float]:
+def finished_one(total: Sequence[float], overhead: Overhead, engine: Engine, power: PowerModel) -> list[float]:
     """`finished` for a single step in plain floats, which is some thirty times faster for one."""
     kernel_s, collective_s, core, compute, memory, link, kernels = total
     time = kernel_s * engine.quality.value + collective_s * engine.collectives.value + kernels * engine.gap.value
-    if not graph:
+    if not overhead.graph:
         time = max(time, kernels * engine.launch.value)
-    time += host_s
+    time += overhead.host_s + overhead.sampling_s
+    memory += overhead.sampling_s * overhead.sampling_w
     core *= engine.quality.value
     if power.static_w + (compute + memory + link) / time > power.cap_w:
         clock = one_clock_under_cap(time, core, compute, memory + link, power)

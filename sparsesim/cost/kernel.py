@@ -54,6 +54,11 @@ class CostModel:
     fit: Fit
     power: PowerModel
 
+    @property
+    def streaming_w(self) -> float:
+        """Power of the memory at its full rate, above the static one."""
+        return self.chip.bandwidth_bytes_per_s * self.power.memory_j_per_byte
+
     def cost(self, op: Op) -> Cost:
         """Seconds and joules of an op; `regime="sustained"` holds it under the power cap."""
         form: Form[Any] = FORMS[op.op]

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparsesim.cost.accumulate import COLLECTIVE, COMPONENTS, CORE, TIME, WIDTH, Floats, finished, finished_one
+from sparsesim.cost.accumulate import (
+    COLLECTIVE,
+    COMPONENTS,
+    CORE,
+    TIME,
+    WIDTH,
+    Floats,
+    Overhead,
+    finished,
+    finished_one,
+)
 from sparsesim.cost.curve import Channel, DecodeCurve
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.tables import StepTables
@@ -74,13 +84,21 @@ class ReplicaSteps:
     def _groups(self) -> int:
         return self.setting.dp * self.setting.pp
 
+    def overhead(self, tokens: int, sequences: int) -> Overhead:
+        """What the engine adds to a step of `tokens` a rank and `sequences` of the replica."""
+        vocab = self.model.vocab
+        return Overhead(
+            host_s=self.engine.host_s(sequences, vocab),
+            sampling_s=self.engine.sampling_s(sequences / self._groups, vocab),
+            sampling_w=self.costs.streaming_w,
+            graph=tokens <= self.engine.graph_tok.value,
+        )
+
     def _finished(self, total: Floats, tokens: int, sequences: int) -> Floats:
         if self.stretch != 1.0:
             total = total.copy()
             total[..., [TIME, COLLECTIVE, CORE]] *= self.stretch
-        graph = np.full(total.shape[:-1], tokens <= self.engine.graph_tok.value)
-        host = np.full(total.shape[:-1], self.engine.host_s(sequences, self.model.vocab))
-        values = finished(total, host, graph, self.engine, self.costs.power)
+        values = finished(total, self.overhead(tokens, sequences), self.engine, self.costs.power)
         values[..., 1:] *= self.devices
         return values
 
@@ -131,7 +149,5 @@ class ReplicaSteps:
         if self.stretch != 1.0:
             for place in (TIME, COLLECTIVE, CORE):
                 total[place] *= self.stretch
-        host = self.engine.host_s(decode + len(chunks), self.model.vocab)
-        graph = tokens <= self.engine.graph_tok.value
-        values = finished_one(total, host, graph, self.engine, self.costs.power)
+        values = finished_one(total, self.overhead(tokens, decode + len(chunks)), self.engine, self.costs.power)
         return (values[0], *(v * self.devices for v in values[1:]))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sparsesim.cost.accumulate import engine_seconds, finished, finished_one, price, totals
+from sparsesim.cost.accumulate import Overhead, engine_seconds, finished, finished_one, price, totals
 from sparsesim.cost.breakdown import at_context, bound_shares, half_width, step
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.step import ReplicaSteps
@@ -27,9 +27,8 @@ def direct(steps: ReplicaSteps, batch: Batch, sequences: int) -> list[float]:
     """The step priced from its tasks, nothing tabulated."""
     priced = price(steps.model.tasks(batch, steps.setting), steps.costs)
     total = totals(priced)
-    host = steps.engine.host_s(sequences, steps.model.vocab)
-    graph = np.asarray(float(batch.tokens) <= steps.engine.graph_tok.value)
-    values = finished(total, np.asarray(host), graph, steps.engine, steps.costs.power)
+    overhead = steps.overhead(round(float(batch.tokens)), sequences)
+    values = finished(total, overhead, steps.engine, steps.costs.power)
     values[1:] *= steps.devices
     return list(values)
 
@@ -72,8 +71,9 @@ def test_one_step_in_plain_floats_is_the_vectorised_one(costs: CostModel) -> Non
             [time, time / 9, time * rng.uniform(), 700 * time * rng.uniform(), 300 * time * rng.uniform(), 0.1, 300]
         )
         for graph in (True, False):
-            wide = finished(total, np.asarray(1e-3), np.asarray(graph), engine, costs.power)
-            assert finished_one(total.tolist(), 1e-3, graph, engine, costs.power) == pytest.approx(list(wide), rel=1e-6)
+            overhead = Overhead(1e-3, 2e-3, 300.0, graph)
+            wide = finished(total, overhead, engine, costs.power)
+            assert finished_one(total.tolist(), overhead, engine, costs.power) == pytest.approx(list(wide), rel=1e-6)
 
 
 def test_data_parallel_attention_halves_what_a_rank_holds(costs: CostModel) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from sparsesim.cost.accumulate import Floats, finished, price, totals
+from sparsesim.cost.accumulate import Floats, Overhead, finished, price, totals
 from sparsesim.cost.kernel import CostModel
 from sparsesim.hardware.engine import Engine
 from sparsesim.model.arch import Batch, Chunk, Model
@@ -34,9 +32,13 @@ class Single:
         setting = Setting(precision=self.precision, fused=self.engine.fused)
         tasks = [task for task in self.model.tasks(batch, setting) if _sized(task.op, batch)]
         total = totals(price(tasks, self.costs))
-        host = np.asarray(self.engine.host_s(1.0, self.model.vocab))
-        graph = np.asarray(tokens <= self.engine.graph_tok.value)
-        return finished(total, host, graph, self.engine, self.costs.power)
+        overhead = Overhead(
+            host_s=self.engine.host_s(1.0, self.model.vocab),
+            sampling_s=self.engine.sampling_s(1.0, self.model.vocab),
+            sampling_w=self.costs.streaming_w,
+            graph=tokens <= self.engine.graph_tok.value,
+        )
+        return finished(total, overhead, self.engine, self.costs.power)
 
 
 def _sized(op: object, batch: Batch) -> bool:

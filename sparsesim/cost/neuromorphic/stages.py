@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from sparsesim.cost.neuromorphic.densities import DensitySet, Phase
+from sparsesim.cost.neuromorphic.densities import Density, DensitySet, Phase
 from sparsesim.errors import InputError, Problem
 from sparsesim.model.arch import Model
 from sparsesim.model.blocks import Block
@@ -24,13 +24,17 @@ _DENSITY_NAME = {"gate_up": "up", "gate": "up", "lm_head": "head"}
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """`d_out` neurons that each read `d_in` inputs of which a share `density` is not zero."""
+    """`d_out` neurons that each read `d_in` inputs of which a share `density` is not zero, in the mean.
+
+    `law`: how that share spreads over tokens; none: the inputs of a token are independent draws of the mean.
+    """
 
     name: str
     d_in: int
     d_out: int
     density: float = 1.0
     weight_bits: int = 8
+    law: Density | None = None
 
     @property
     def macs(self) -> int:
@@ -114,7 +118,7 @@ def _layer(model: Model, blocks: tuple[Block, ...], densities: DensitySet, layer
         known = []
         for shape in shapes:
             try:
-                known.append(replace(shape, density=densities.of(layer, shape.name).mean))
+                known.append(_with_density(shape, densities.of(layer, shape.name)))
             except InputError as error:
                 problems += error.problems
         phases += _phases(known)
@@ -126,8 +130,12 @@ def _layer(model: Model, blocks: tuple[Block, ...], densities: DensitySet, layer
 
 def _head(model: Model, densities: DensitySet, layer: int, communication: float) -> Stage:
     tasks = model.head_tasks(1.0, Setting(precision=model.precision))
-    shapes = [replace(p, density=densities.of(layer, p.name).mean) for p in _projections(tasks, layer)]
+    shapes = [_with_density(p, densities.of(layer, p.name)) for p in _projections(tasks, layer)]
     return Stage("head", tuple(_phases(shapes)), model.d_model, communication)
+
+
+def _with_density(shape: Projection, density: Density) -> Projection:
+    return replace(shape, density=density.mean, law=density if len(density.densities) > 1 else None)
 
 
 def _no_cache(block: Block, layer: int) -> None:

@@ -1,0 +1,1 @@
+"""Engine profiles from what servers were measured to do."""

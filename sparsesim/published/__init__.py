@@ -1,0 +1,1 @@
+"""Published measurements of real servers, as things sparsesim can predict."""

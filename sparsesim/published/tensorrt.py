@@ -1,0 +1,82 @@
+"""TensorRT-LLM's published output rates on H200s: offline at maximum load, and at a fixed batch.
+
+At maximum load as many sequences run as the KV cache holds with their whole outputs reserved (the executor's policy
+GUARANTEED_NO_EVICT), at most MAX_RUNNING. `DEP8` is attention data-parallel and experts over the same 8 GPUs. fp8 runs
+keep the KV cache in fp8 too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from sparsesim.published.observation import Observation, Unexpressed, published_table, system
+from sparsesim.system import PoolSystem
+
+ENGINE = "tensorrt-llm"
+MODELS = {
+    "Llama-3.1-8B": "llama-3.1-8b",
+    "Llama-3.3-70B": "llama-3.1-70b",
+    "Llama-3.1-405B": "llama-3.1-405b",
+    "Qwen3-235B-A22B": "qwen3-235b-a22b",
+    "Llama-4-Scout-17B-16E": "llama-4-scout",
+    "Llama-4-Maverick-17B-128E": "llama-4-maverick",
+    "DeepSeek-R1-0528": "deepseek-v3",
+    "gpt-oss-120b": "gpt-oss-120b",
+    "gpt-oss-20b": "gpt-oss-20b",
+    "LLaMA-7B": "llama-7b",
+    "LLaMA-70B": "llama-2-70b",
+    "Mistral-7B": "mistral-7b",
+}
+MAX_RUNNING = 2048
+"""Largest batch of trtllm-bench's tuning heuristic (assumed)."""
+BUDGET_TOK = 8192
+"""max_num_tokens of the PyTorch backend (assumed)."""
+
+
+def observations() -> Iterator[Observation | Unexpressed]:
+    """Every row of output rate."""
+    table = published_table("e2e_measured")
+    for number, row in table.iterrows():
+        if row.metric == "ttft":
+            yield Unexpressed("tensorrt-llm ttft", 1, "first tokens of single prompts are predicted apart")
+            continue
+        yield _observation(int(number), row)
+
+
+def _observation(number: int, row: Any) -> Observation:
+    layout = _layout(str(row.parallelism))
+    precision = "" if "mxfp4" in row.precision else "weights=fp8 activations=fp8 kv=fp8"
+    replica = system(MODELS[row.model], "h200-sxm", ENGINE, layout, precision)
+    gpus = int(row.n_gpus)
+    fixed = str(row.concurrency_or_batch).isdigit()
+    running = int(row.concurrency_or_batch) if fixed else held(replica, int(row.isl), int(row.osl))
+    rate = float(row.value) * (gpus if row.metric == "output_throughput_per_gpu" else 1)
+    version = "v0.9 fixed batch" if fixed else "maximum load"
+    return Observation(
+        group=f"tensorrt-llm {version}",
+        name=f"e2e_measured.csv row {number}: {row.model} {row.parallelism}, {row.isl}/{row.osl}",
+        model=MODELS[row.model],
+        steps=replica.steps,
+        running=running,
+        prompt_tok=int(row.isl),
+        output_tok=float(row.osl),
+        budget_tok=BUDGET_TOK,
+        output_tok_per_s=rate,
+    )
+
+
+def _layout(text: str) -> dict[str, int]:
+    match = re.fullmatch(r"(TP|DEP)(\d+)", text)
+    if match is None:
+        raise ValueError(f"unknown parallelism {text!r}")
+    ways = int(match[2])
+    return {"tp": ways} if match[1] == "TP" else {"dp": ways, "ep": ways}
+
+
+def held(replica: PoolSystem, prompt_tok: int, output_tok: int) -> int:
+    """Sequences whose cache fits when each reserves its whole length; windows cap what it keeps."""
+    plan, whole = replica.memory, prompt_tok + output_tok
+    blocks = sum(-(-min(whole, window) // plan.block_tok) for window in plan.kv_windows)
+    return int(max(min(plan.kv_blocks // blocks, MAX_RUNNING * plan.groups), 1))
