@@ -30,6 +30,7 @@ from sparsesim.metrics.summary import summarise
 from sparsesim.metrics.vllm import from_vllm, to_vllm
 from sparsesim.scenario import Scenario, Slo
 from sparsesim.sim.records import Columns, Records
+from sparsesim.sim.request import Outcome
 from sparsesim.units import parse
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def simulated(
     summary = summaries[0] if len(summaries) == 1 else mean_summary(summaries)
     if len(summaries) > 1:
         summary["intervals"] = replication_intervals([_figures(one) for one in summaries])
-    count = sum(len(one.requests["request"]) for one in records)
+    count = sum(int((one.requests["outcome"] != Outcome.unfinished.name).sum()) for one in records)
     summary |= {"wall_s": wall_s, "requests_per_wall_s": count / wall_s if wall_s > 0 else None}
     partial = any(one.partial for one in records)
     tables = {

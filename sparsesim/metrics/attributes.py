@@ -52,7 +52,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         by_priority | | By priority | requests, latencies and SLO of each priority, where there are several
         queue_s | s | Queueing | arrival to first admission into a batch | lower
         slo.met | | SLO met | whether at least the SLO's percentile of requests met all of its terms | higher
-        slo.attainment | share | SLO attainment | requests that met every SLO term, of all that ended | higher
+        slo.attainment | share | SLO attainment | requests that met every SLO term, of all that came | higher
         """,
     ),
     *_rows(

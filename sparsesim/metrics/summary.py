@@ -48,8 +48,9 @@ def summarise(records: Records, slo: Slo | None = None, warm_up_s: float = 0.0) 
 
 
 def measured(records: Records, warm_up_s: float) -> Columns:
-    """The requests that arrived after the warm-up, with their latencies."""
-    kept = floats(records.requests, "arrival_s") >= warm_up_s
+    """The requests that arrived after the warm-up and before the run ended (or was interrupted), with latencies."""
+    arrival = floats(records.requests, "arrival_s")
+    kept = (arrival >= warm_up_s) & (arrival <= records.end_s)
     return with_latencies({name: column[kept] for name, column in records.requests.items()})
 
 

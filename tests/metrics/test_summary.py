@@ -117,6 +117,16 @@ def test_requests_that_did_not_finish_are_failures(calm: Records) -> None:
     assert summary["outcomes"] == {"finished": 390, "rejected_full": 10}
 
 
+def test_requests_that_had_not_come_when_the_run_was_cut_are_not_failures(calm: Records) -> None:
+    cut_s = 10.0
+    finish = calm.requests["finish_s"]
+    outcome = np.where(finish <= cut_s, calm.requests["outcome"], "unfinished")
+    cut = replace(calm, requests={**calm.requests, "outcome": outcome}, end_s=cut_s, partial=True)
+    came, done = int((calm.requests["arrival_s"] <= cut_s).sum()), int((finish <= cut_s).sum())
+    assert done < came < 400
+    assert summarise(cut)["requests"] == {"completed": done, "failed": came - done}
+
+
 def test_priorities_are_told_apart(calm: Records) -> None:
     priority = np.arange(400) % 2
     summary = summarise(replace(calm, requests={**calm.requests, "priority": priority}), SLO)
