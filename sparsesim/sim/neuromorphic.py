@@ -7,7 +7,8 @@ A step ends when every core has drained, what leaves for another chip has crosse
 
 `cost.neuromorphic.closed_form` is the same without queues: a step can only take longer than its busiest core or link,
 by the time the first message needs to come through and by whatever waits. With `seed` the number of active inputs is
-drawn for every token and projection (binomial), so that the slowest core of a step is a maximum over draws.
+drawn for every token and projection (binomial; its share from the histogram of densities where there is one), so that
+the slowest core of a step is a maximum over draws.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sparsesim.cost.neuromorphic.densities import Phase
 from sparsesim.cost.neuromorphic.events import Layout, layout
 from sparsesim.cost.neuromorphic.machine import Machine
 from sparsesim.cost.neuromorphic.mapping import Mapping, StageMap
+from sparsesim.cost.neuromorphic.stages import Projection
 
 Floats = npt.NDArray[np.float64]
 Wait = Generator[simpy.Event, object, None]
@@ -240,10 +242,10 @@ def _sendings(
         flows.append((stage.stage.communication * stage.stage.d_model, ()))
     for i, mapped in enumerate(stage.projections):
         if mapped.phase == phase:
-            active = _active(mapped.projection.d_in, mapped.projection.density, rng)
+            active = _active(mapped.projection, rng)
             flows.append((active, tuple(np.flatnonzero(where.projection == i).tolist())))
     share = neurons / neurons.sum()
-    if phase == 1:
+    if phase == stage.stage.state_phase:
         neurons = neurons + share * stage.stage.state
     return [
         _Sending(int(core), float(n * looking), tuple((active * float(part), targets) for active, targets in flows))
@@ -258,5 +260,9 @@ def _sources(stage: StageMap, where: Layout, phase: int) -> tuple[npt.NDArray[np
     return sources, where.neurons[sources]
 
 
-def _active(d_in: int, density: float, rng: np.random.Generator | None) -> float:
-    return density * d_in if rng is None else float(rng.binomial(d_in, density))
+def _active(projection: Projection, rng: np.random.Generator | None) -> float:
+    """Inputs of a token that are not zero: their mean, or a draw from the projection's law."""
+    if rng is None:
+        return projection.density * projection.d_in
+    share = projection.density if projection.law is None else float(projection.law.draw(1, rng)[0])
+    return float(rng.binomial(projection.d_in, share))

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsesim.cost.neuromorphic import everywhere, load_densities, neuromorphic_estimate
+from sparsesim.cost.neuromorphic.claims import figure
+from sparsesim.cost.neuromorphic.events import steps
 from sparsesim.cost.neuromorphic.machine import Machine, machine
 from sparsesim.cost.neuromorphic.mapping import map_stages
 from sparsesim.cost.neuromorphic.stages import Projection, Stage, stages_of
@@ -35,15 +37,9 @@ def one_stage(d_in: int, d_out: int, bits: int = 8) -> tuple[Stage, ...]:
 def test_370m_takes_a_chip_a_layer_as_published() -> None:
     stages = stages_of(load_model("mmfreelm-370m"), load_densities("mmfreelm-370m-silu"), "prefill")
     mapping = map_stages(stages, chips(24))
-    assert mapping.chips == figure_chips()
+    assert mapping.chips == figure("sp_chips")
     assert "24 layers need 24 chips: one layer a chip, because" in mapping.why
     assert "12.85 MB" in mapping.why
-
-
-def figure_chips() -> int:
-    from sparsesim.cost.neuromorphic.claims import figure
-
-    return round(figure("sp_chips"))
 
 
 def test_2_7b_needs_four_chips_a_layer() -> None:
@@ -146,3 +142,24 @@ def test_a_selective_ssm_maps_too() -> None:
     found = neuromorphic_estimate(model, device(), "prefill", everywhere(0.3, ("in", "out")), chips=200)
     assert found.mac_ratio == pytest.approx(0.3)
     assert found.chips > 24
+
+
+@pytest.mark.parametrize(("name", "published", "cores"), [("s4d-67k", 67e3, "small"), ("s4d-265k", 265e3, "large")])
+def test_s4d_has_the_published_parameters_and_needs_no_more_cores_than_the_published_mapping(
+    name: str, published: float, cores: str
+) -> None:
+    """Four layers: A and C of width x state, D and step, a map to twice the width with bias, a norm with bias."""
+    model = load_model(name)
+    assert sum(b.parameters(model.d_model) * n for b, n in model.blocks) == pytest.approx(published, rel=0.005)
+    mapping = map_stages(stages_of(model, load_densities(f"{name}-dense"), "prefill"), chips(1))
+    assert mapping.chips == 1
+    assert mapping.cores <= figure(f"s4d_cores_{cores}")
+
+
+def test_the_state_of_an_s4d_layer_is_computed_once_a_token() -> None:
+    """64 channels of 64 elements: 4096 updates beside the 64 entry neurons, all before the only projection."""
+    m = chips(1)
+    stage = map_stages(stages_of(load_model("s4d-67k"), load_densities("s4d-67k-dense"), "prefill"), m).stages[0]
+    first, last = steps(stage, m, None)
+    assert first.events["neuron_update"] == pytest.approx(64 * 64 + 64)
+    assert last.events["neuron_update"] == pytest.approx(128)

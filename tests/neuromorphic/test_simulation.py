@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparsesim.cost.neuromorphic import load_densities
+from sparsesim.cost.neuromorphic import Density, load_densities
 from sparsesim.cost.neuromorphic.closed_form import token_cost
 from sparsesim.cost.neuromorphic.densities import Phase
 from sparsesim.cost.neuromorphic.machine import Machine, machine
@@ -110,3 +110,17 @@ def test_a_prompt_takes_a_step_a_token_after_the_pipeline_has_filled() -> None:
     found = simulate_neuromorphic(mapping, m, "prefill", tokens=500)
     assert found.total_s == pytest.approx((500 + 24 * 5 - 1) * found.interval_s)
     assert np.isclose(found.interval_s, max(s.time_s for s in found.steps))
+
+
+def test_a_histogram_of_densities_makes_the_slowest_step_slower_than_its_mean_alone() -> None:
+    """Half the tokens at twice the mean density, half at none: what a threshold kernel measured may look like."""
+    m = loihi("loihi2")
+    even = load_densities("mmfreelm-370m-lambda2")
+    wide = Density(densities=(0.0, 2 * even.of(0, "i").mean), counts=(1.0, 1.0))
+    spread = even.model_copy(update={"densities": {**even.densities, "i": wide}})
+    times = []
+    for densities in (even, spread):
+        mapping = map_stages(stages_of(load_model("mmfreelm-370m"), densities, "prefill")[:6], m)
+        times.append(simulate_neuromorphic(mapping, m, "prefill", tokens=1, bundle=128.0, seed=3).interval_s)
+        assert token_cost(mapping, m, "prefill").interval_s < times[-1]
+    assert times[1] > 1.3 * times[0]

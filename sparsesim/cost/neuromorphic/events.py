@@ -3,8 +3,8 @@
 A layer of P phases takes P + 1 steps. In step p < P the sources of phase p (the cores of phase p - 1; for p = 0 the
 entry neurons, one per value of the residual stream, on the cores of phase 0) look at their neurons, compute them and
 send; the cores of phase p take the messages in. The recurrent state is computed by the cores of phase 0, an element
-as a neuron, before they send to phase 1. In the last step the cores of the last phase send the layer's result
-on. With rho_j the density of the inputs of projection j on n_j cores:
+as a neuron, before they send to phase 1 (to phase 0 where there is no other). In the last step the cores of the last
+phase send the layer's result on. With rho_j the density of the inputs of projection j on n_j cores:
 
     spikes = rho_j d_in_j;   messages = n_j rho_j d_in_j;   a core: rho_j d_in_j receives, each with a synop per neuron
     generation = neurons (t_access + t_update) + spikes t_spike + messages t_message       on the sending core
@@ -84,7 +84,7 @@ def _phase_step(stage: StageMap, where: Layout, phase: int, m: Machine) -> Step:
     sending = where.phase == (phase - 1 if phase else 0)
     neurons = _entry_neurons(stage, sending) if phase == 0 else np.where(sending, where.neurons, 0.0)
     share = neurons / neurons.sum()
-    if phase == 1:
+    if phase == stage.stage.state_phase:
         neurons = neurons + share * stage.stage.state
     spikes = messages = crossings = 0.0
     processing = np.zeros(stage.cores)

@@ -76,6 +76,11 @@ class Stage:
         return sum(p.active_macs for p in self.projections)
 
     @property
+    def state_phase(self) -> int:
+        """The phase before which the state is computed: the second, or the only one (S4D, whose input is not mixed)."""
+        return min(1, len(self.phases) - 1)
+
+    @property
     def ratio(self) -> float:
         """r, executed over dense multiply-adds."""
         return self.active_macs / self.macs
