@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from sparsesim.report.plots.comparison import comparison_figure, labelled
+from sparsesim.report.plots import style
+from sparsesim.report.plots.comparison import FIGURES, comparison_figure, figure_of, labelled
 from sparsesim.report.plots.energy import energy_figure
 from sparsesim.report.plots.latency import latency_figure
 from sparsesim.report.plots.roofline import ops_figure, roofline_figure
@@ -45,7 +47,7 @@ def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
     if len(runs) > 1:
         yield Picture("comparison", comparison_figure(runs))
     timed = [run for run in runs if "requests" in run.tables]
-    if timed:
+    if timed and len(timed) <= len(style.CASES):
         yield Picture("latency", latency_figure(timed))
     if any(run.summary.get("energy_by_component_j") for run in runs):
         yield Picture("energy", energy_figure([run for run in runs if run.summary.get("energy_by_component_j")]))
@@ -72,13 +74,32 @@ def page(runs: Sequence[Run], question: str, drawn: Sequence[tuple[Picture, str]
         lead=verdict(runs) if len(runs) > 1 else answer(runs[0]),
         runs=[_case(run) for run in runs],
         rows=[(labelled(name), cells) for name, cells in side_by_side(runs)] if len(runs) > 1 else [],
+        many=many(runs),
         statistics=STATISTICS,
         op_columns=OP_COLUMNS,
         right=RIGHT,
-        pictures=[{"caption": p.caption, "title": p.title, "svg": text} for p, text in drawn],
+        pictures=[{"caption": p.caption, "title": p.title, "svg": _named(text, p.caption)} for p, text in drawn],
         assumptions=list(dict.fromkeys(line for run in runs for line in run.manifest.get("assumptions", ()))),
         citations=list(dict.fromkeys(line for run in runs for line in run.manifest.get("citations", ()))),
     )
+
+
+MANY = 5
+"""Cases beyond which a page is too narrow for a column each: then each has a row, of the figures that are drawn."""
+
+
+def many(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]] | None:
+    """Labels of the figures, and the cells of each case, where there are many cases."""
+    if len(runs) <= MANY:
+        return None
+    names = [name for name in FIGURES if any(figure_of(run.summary, name) is not None for run in runs)]
+    cells = [[shown(figure_of(run.summary, name), described(name).unit) for name in names] for run in runs]
+    return [labelled(name) for name in names], list(zip([run.title for run in runs], cells, strict=True))
+
+
+def _named(svg: str, caption: str) -> str:
+    """The picture with its caption for readers who do not see it."""
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(caption)}"', 1)
 
 
 def _case(run: Run) -> dict[str, Any]:

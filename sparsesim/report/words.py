@@ -15,6 +15,8 @@ NONE = "–"
 _DIMENSIONS = {"s": "time", "J": "energy", "W": "power", "B": "bytes"}
 DIGITS = 3
 SLO_NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "end-to-end time"}
+NAMED = 4
+"""Cases that a sentence names; of more it names the best, the next and the last."""
 EQUAL_RATIO = 1.02
 """Cases nearer than 2 % are called the same in words."""
 
@@ -192,7 +194,9 @@ def verdict(runs: Sequence[Run]) -> list[str]:
 def _ranked(name: str, text: str, known: Sequence[tuple[float, Run]]) -> str:
     """One figure in a sentence."""
     (best, winner), unit = known[0], described(name).unit
-    rest = ", ".join(f"{run.title} {shown(value, unit)} ({value / best:.2f} times)" for value, run in known[1:])
+    named = list(known[1:]) if len(known) <= NAMED else [known[1], known[-1]]
+    texts = [f"{run.title} {shown(value, unit)} ({value / best:.2f} times)" for value, run in named]
+    rest = ", ".join(texts) if len(known) <= NAMED else f"next {texts[0]}, last {texts[1]}"
     word = "Highest" if described(name).better == "higher" else "Lowest"
     doubt = "; their intervals overlap" if _overlap(winner, known[1][1], name) else ""
     return f"{word} {text}: {winner.title} with {shown(best, unit)}; {rest}{doubt}."

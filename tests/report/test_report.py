@@ -114,6 +114,16 @@ def test_several_runs_get_one_page_that_compares_them(run: Run, replicated: Run,
     assert text.count("<svg") == len(list(pictures([run, replicated])))
 
 
+def test_many_cases_have_a_row_each(run: Run, tmp_path: Path) -> None:
+    cases = [run.titled(f"case {number}") for number in range(9)]
+    text = write_report(cases, tmp_path, "Which?").read_text()
+    assert text.count("<tr><td>case") == 9
+    assert text.count("<svg") == 2
+    parser = Balanced()
+    parser.feed(text)
+    assert parser.open == []
+
+
 def test_drawing_leaves_matplotlibs_settings_alone(run: Run) -> None:
     import matplotlib as mpl
 

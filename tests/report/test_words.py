@@ -60,6 +60,15 @@ def test_cases_are_told_apart_by_what_differs(run: Run) -> None:
     assert sentences[-1].startswith("Nearly the same for all: goodput")
 
 
+def test_of_many_cases_the_best_the_next_and_the_last_are_named(run: Run) -> None:
+    joules = [5.0, 1.0, 4.0, 2.0, 3.0]
+    cases = [replace(run, title=f"c{j:g}", summary={**run.summary, "j_per_output_tok": j}) for j in joules]
+    told = next(sentence for sentence in verdict(cases) if "energy" in sentence)
+    assert told == (
+        "Lowest energy per output token: c1 with 1 J/tok; next c2 2 J/tok (2.00 times), last c5 5 J/tok (5.00 times)."
+    )
+
+
 def test_overlapping_intervals_are_admitted(run: Run) -> None:
     bounds = {"j_per_output_tok": {"low": 0.1, "high": 1.0, "level": 0.9, "source": "kernels"}}
     slow = {**run.summary, "intervals": bounds}

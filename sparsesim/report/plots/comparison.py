@@ -59,7 +59,7 @@ def _bars(axis: Any, runs: Sequence[Run], name: str) -> None:
         if value is None:
             axis.text(0.0, row, " none", va="center", fontsize=style.SMALL, color=style.MUTED)
             continue
-        axis.barh(row, value / factor, height=0.62, color=style.colour(row))
+        axis.barh(row, value / factor, height=0.62, color=style.colour(row if len(runs) <= len(style.CASES) else 0))
         end = _whisker(axis, run, name, value, factor, row)
         axis.annotate(
             f"{value / factor:,.3g}" if value / factor < 1000 else f"{value / factor:,.0f}",
