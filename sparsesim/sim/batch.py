@@ -24,10 +24,10 @@ class Window:
 
     __slots__ = ("attended", "growing", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: float) -> None:
         self.size = size
-        self.attended = 0  # sum of min(context, size) in the next iteration
-        self.growing = 0  # sequences with context < size
+        self.attended: float = 0  # sum of min(context, size) in the next iteration
+        self.growing: float = 0  # sequences with context < size: tokens that the sum grows by per iteration
 
 
 class Batch:
@@ -70,7 +70,7 @@ class Batch:
         self.step = self.decoding = self.context = self.phased = 0
         self.phase = [0] * (2 * self.block_tok)
         self.finishing: list[tuple[int, int, Job]] = []
-        self.turns: list[tuple[int, int, int, Job, int]] = []
+        self.turns: list[tuple[float, int, int, Job, int]] = []
         self.running.clear()
         for window in self.windows:
             window.attended = window.growing = 0
@@ -146,7 +146,7 @@ class Batch:
         self.decoding -= 1
         self.context -= context
         if self.windows:
-            self._leave_windows(context)
+            self._leave_windows(job, context)
         residue, weight, phase = job.residue, job.weight, self.phase
         phase[residue] -= weight
         phase[residue + self.block_tok] -= weight
@@ -156,8 +156,9 @@ class Batch:
         job.computed = context - 1
         job.blocks = self.blocks(context - 1)
 
-    def _leave_windows(self, context: int) -> None:
+    def _leave_windows(self, job: Job, context: int) -> None:
         """Count a sequence out of every window."""
+        del job
         for window in self.windows:
             window.attended -= min(context, window.size)
             if context < window.size:

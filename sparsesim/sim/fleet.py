@@ -18,6 +18,7 @@ from sparsesim.sim.log import EventLog, RequestLog, StepLog
 from sparsesim.sim.pool import Pool, PoolSpec
 from sparsesim.sim.replica import Boundary, Replica
 from sparsesim.sim.request import Job, Outcome
+from sparsesim.sim.speculation import Speculation
 from sparsesim.sim.transfer import Transfer
 from sparsesim.workload.requests import RequestTable
 
@@ -47,13 +48,15 @@ class Fleet:
         transfer: Transfer | None = None,
         admission: Admission | None = None,
         progress: Progress | None = None,
+        seed: int = 0,
     ) -> None:
         self.env = Environment()
-        self.table, self.progress, self.transfer = requests, progress, transfer
+        self.table, self.progress, self.transfer, self.seed = requests, progress, transfer, seed
         self.steps = StepLog()
         self.log = RequestLog(len(requests))
         self.outcome, self.generated, self.finish = self.log.outcome, self.log.generated, self.log.finish
         self.events = EventLog()
+        self._verify_steps: list[int] | None = None
         self.replicas: list[Replica] = []
         self.hashes = whole_blocks(requests)
         self.arrived = array("d", [math.nan]) * len(requests)
@@ -109,6 +112,12 @@ class Fleet:
             target.submit(job, at_s)
 
         self.transfer.send(self.env, source.index, target.index, job.target, now_s, arrived)
+
+    def verify_steps(self, law: Speculation) -> list[int]:
+        """Verify steps of each request, the same for whichever replica serves it."""
+        if self._verify_steps is None:
+            self._verify_steps = law.verify_steps(self.table.output_tok, self.seed).tolist()
+        return self._verify_steps
 
     def open_interval(self, replica: Replica, now_s: float) -> None:
         """The replica draws power from now on."""

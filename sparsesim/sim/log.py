@@ -39,14 +39,16 @@ class StepLog:
     Attributes:
         write: appends one packed row.
         energy: appends the joules by component of a row with chunks.
+        explicit: whether `window` holds every channel, full attention too (context then grows unevenly).
         window: appends (tokens attended, sequences growing) for each finite window of a row.
 
     """
 
-    __slots__ = ("energies", "energy", "rows", "window", "windows", "write")
+    __slots__ = ("energies", "energy", "explicit", "rows", "window", "windows", "write")
 
     def __init__(self) -> None:
         self.rows = bytearray()
+        self.explicit = False
         self.energies = array("d")
         self.windows = array("d")
         self.write = self.rows.extend

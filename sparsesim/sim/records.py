@@ -124,10 +124,10 @@ def _coordinates(rows: npt.NDArray[np.void], log: StepLog, windows: tuple[float,
     """Summed coordinates and their growth per iteration, [rows, channels]."""
     starts = np.empty((len(rows), len(windows)))
     growth = np.empty_like(starts)
-    finite = log.coordinates(len(rows), int(np.isfinite(windows).sum()))
+    finite = log.coordinates(len(rows), len(windows) if log.explicit else int(np.isfinite(windows).sum()))
     place = 0
     for k, window in enumerate(windows):
-        if np.isinf(window):
+        if np.isinf(window) and not log.explicit:
             starts[:, k], growth[:, k] = rows["context_tok"], rows["decode"]
         else:
             starts[:, k], growth[:, k] = finite[:, place], finite[:, place + 1]

@@ -187,7 +187,7 @@ class Replica(Batch, ABC):
             heappop(finishing)
         m = finishing[0][0] - step
         if self.turns:
-            m = min(m, self.turns[0][0] - step)
+            m = min(m, int(self.turns[0][0]) - step)
         if most is not None and most < m:
             m = most
         if self.free < self.phased * (m // self.block_tok + 1):
@@ -376,12 +376,16 @@ class Replica(Batch, ABC):
             self.advance()
         self.pending = None
 
+    def made(self, job: Job) -> int:
+        """Output tokens of a decoding request."""
+        return job.output - max(job.finish_step - self.step, 0)
+
     def close(self, time_s: float) -> None:
         """The run ends at `time_s`."""
         self.settle(time_s)
         for job in self.running:
             if job.finish_step >= 0:
-                job.generated = job.output - max(job.finish_step - self.step, 0)
+                job.generated = self.made(job)
             self.requests.generated[job.row] = job.generated
 
     def abort(self, time_s: float) -> list[Job]:

@@ -51,14 +51,14 @@ def simulate_fleet(
         admission: whom to turn away.
         faults: what fails and when.
         autoscale: replicas that come and go; `replicas` are those at the start, the first one the pattern.
-        seed: of random faults.
+        seed: of random faults and accepted drafts.
 
     Raises:
         InputError: no replica, replicas that do not go together, or lengths below 1.
 
     """
     check(requests, replicas)
-    fleet = Fleet(requests, PoolSpec(replicas, router, scheduler), admission=admission, progress=progress)
+    fleet = Fleet(requests, PoolSpec(replicas, router, scheduler), admission=admission, progress=progress, seed=seed)
     return play(fleet, until_s, faults, autoscale, seed)
 
 
@@ -85,7 +85,7 @@ def simulate_pools(
 
     """
     check(requests, [*prefill.replicas, *decode.replicas])
-    fleet = Fleet(requests, prefill, decode, transfer, admission, progress)
+    fleet = Fleet(requests, prefill, decode, transfer, admission, progress, seed)
     return play(fleet, until_s, faults, None, seed)
 
 

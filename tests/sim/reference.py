@@ -64,6 +64,10 @@ class Replica:
             total += whole if math.isinf(w) else min(whole, math.ceil(w / self.spec.block_tok) + 1)
         return total
 
+    def whole(self, seq):
+        """Blocks that the request holds at its longest."""
+        return self.need(seq.prompt + seq.output - 1)
+
     @property
     def free(self):
         return self.spec.kv_blocks - sum(s.held for s in self.running)
@@ -307,6 +311,56 @@ class Sglang(Replica):
         return [(s, 1) for s in decoders]
 
 
+class Speculative(Continuous):
+    """Verify steps drawn beforehand; between them the context grows evenly; blocks for everything at once."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.verify = self.rules.speculation.verify_steps(self.sim.table.output_tok, 0)
+
+    def granted(self, seq, q):
+        seq.held = self.whole(seq)
+
+    def whole(self, seq):
+        return self.need(seq.prompt + seq.output - 1 + self.rules.speculation.draft_tok)
+
+    def enter(self, seq, budget, now):
+        if self.whole(seq) > self.free:
+            return 0
+        return super().enter(seq, budget, now)
+
+    def costs(self, batch):
+        decoders = [s for s, _ in batch if s.decodes]
+        chunks = [(q, s.computed + q) for s, q in batch if not s.decodes]
+        model, n = self.spec.steps, len(decoders)
+        contexts = tuple(sum(min(s.attends, w) for s in decoders) / n if n else 0.0 for w in model.windows)
+        if chunks:
+            done = sum(not s.decodes and s.computed + q == s.known for s, q in batch)
+            return np.array(model.mixed(n, contexts, chunks, n + done))
+        curve = model.decode(n)
+        return curve.base + sum(
+            (piecewise(c.knots, c.values, at) for c, at in zip(curve.channels, contexts, strict=True)), 0 * curve.base
+        )
+
+    def end(self, now):
+        self.iterations += 1
+        self.boundaries.append(now)
+        for seq, q in self.batch:
+            if seq.decodes:
+                seq.steps_left -= 1
+                seq.attends = seq.first + (seq.steps - seq.steps_left) * (seq.output - 1) / seq.steps
+                seq.generated = seq.output if not seq.steps_left else 1
+                continue
+            seq.computed += q
+            if seq.computed == seq.known:
+                seq.generated, seq.decodes, seq.first_s = 1, True, now
+                seq.steps = seq.steps_left = int(self.verify[seq.row])
+                seq.first = seq.attends = seq.prompt + 1
+                seq.computed = seq.known - 1
+        self.retire(now)
+        self.batch = None
+
+
 class CachedContinuous(Cache, Continuous):
     pass
 
@@ -363,6 +417,8 @@ class Reference:
     def __init__(self, table, specs, router, scheduler):
         self.table, self.router = table, router
         kind = (KINDS if specs[0].prefix_cache == "off" else CACHED)[scheduler.kind]
+        if getattr(scheduler, "speculation", None):
+            kind = Speculative
         self.replicas = [kind(self, i, spec, scheduler) for i, spec in enumerate(specs)]
         self.events, self.ids, self.turn, self.now = [], itertools.count(), -1, 0.0
         rows = zip(table.prompt_tok.tolist(), table.output_tok.tolist(), table.priority.tolist(), strict=True)
@@ -398,7 +454,7 @@ class Reference:
         spec = self.replicas[0].spec
         if seq.prompt + seq.output > spec.max_context:
             return self.over(seq, "rejected_too_long", now)
-        if self.replicas[0].need(seq.prompt + seq.output - 1) > spec.kv_blocks or spec.state_slots == 0:
+        if self.replicas[0].whole(seq) > spec.kv_blocks or spec.state_slots == 0:
             return self.over(seq, "rejected_too_large", now)
         self.turn += 1
         replica = self.replicas[self.turn % len(self.replicas)]

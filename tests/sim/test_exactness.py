@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from sparsesim.sim.run import close, run
 from sparsesim.sim.schedulers.continuous import Continuous
 from sparsesim.sim.schedulers.sglang import Sglang
 from sparsesim.sim.schedulers.static import Static
+from sparsesim.sim.speculation import Speculation
 from sparsesim.workload.requests import PrefixBlocks, RequestTable
 
 INF = math.inf
@@ -38,16 +40,16 @@ MODELS = st.sampled_from(
 def tables(draw, replicas):
     """Up to thirty requests, many at equal times; open, closed, or sessions.
 
-    Two replicas may finish requests in the same instant, and nothing says whose client answers first: with several
-    replicas, think times are all different.
+    Requests that come in the same instant out of different sums of times have no order: think times are all
+    different, or nothing on a single replica (two replicas may finish requests at once).
     """
     count = draw(st.integers(1, 30))
     ints = lambda low, high: np.array(draw(st.lists(st.integers(low, high), min_size=count, max_size=count)))  # noqa: E731
     gap = draw(st.sampled_from([0.0, 0.005, 0.01, 0.0137, 0.1]))
     arrival = np.cumsum(ints(0, 4)) * gap
-    others = {"priority": ints(0, 2), "think_s": ints(0, 3) * gap}
-    if replicas > 1:
-        others["think_s"] = others["think_s"] + 1e-3 + 1.7e-5 * np.arange(count)
+    think = ints(0, 3) * gap
+    think = np.where((think > 0) | (replicas > 1), think + 1e-3 + 1.7e-5 * np.arange(count), 0.0)
+    others = {"priority": ints(0, 2), "think_s": think}
     mode = draw(st.sampled_from(["open", "closed", "sessions"]))
     if mode == "closed":
         others["concurrency"] = draw(st.integers(1, 8))
@@ -152,6 +154,25 @@ def assert_same_steps(records, replica):
     if len(implied):
         assert steps["kv_blocks"].min() >= 0
         assert steps["kv_blocks"].max() <= replica.spec.kv_blocks
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_leaps_equal_single_verify_steps(data):
+    count = data.draw(st.integers(1, 3))
+    table = data.draw(tables(count))
+    replicas = [replace(spec, prefix_cache="off") for spec in data.draw(specs(count, None))]
+    law = Speculation(draft_tok=data.draw(st.integers(1, 5)), acceptance=data.draw(st.sampled_from([0.0, 0.5, 0.9])))
+    scheduler = data.draw(continuous()).model_copy(update={"speculation": law})
+    router = data.draw(ROUTERS)
+    fleet = Fleet(table, PoolSpec(replicas, router, scheduler))
+    run(fleet, None)
+    records = close(fleet, partial=False)
+    for replica in fleet.replicas:
+        assert_empty(replica)
+    finished = records.requests["outcome"] == "finished"
+    assert records.steps["output_tok"].sum() == table.output_tok[finished].sum()
+    assert_same(records, Reference(table, replicas, router, scheduler).run())
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))

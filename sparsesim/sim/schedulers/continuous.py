@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from sparsesim.errors import InputError, Problem
 from sparsesim.sim.log import Event
 from sparsesim.sim.replica import Replica, ReplicaSpec
 from sparsesim.sim.request import Job
 from sparsesim.sim.schedulers.base import Scheduler
+from sparsesim.sim.speculation import Speculation
 
 if TYPE_CHECKING:
     from sparsesim.sim.fleet import Fleet
@@ -31,12 +33,14 @@ class Continuous(Scheduler):
         max_running: requests in the batch at most.
         token_budget: tokens computed in an iteration at most, prefill and decode together.
         policy: fcfs serves by arrival, priority by (priority, arrival), the lowest number first.
+        speculation: drafts before every step, if any; the step model must cost verify steps.
 
     """
 
     max_running: int = Field(256, ge=1)
     token_budget: int = Field(2048, ge=1)
     policy: Literal["fcfs", "priority"] = "fcfs"
+    speculation: Speculation | None = None
 
     @model_validator(mode="after")
     def _every_running_request_gets_its_token(self) -> Continuous:
@@ -48,11 +52,22 @@ class Continuous(Scheduler):
         return self
 
     def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec, role: str = "serve") -> ContinuousReplica:
-        """A replica that batches continuously."""
+        """A replica that batches continuously.
+
+        Raises:
+            InputError: speculation beside a prefix cache or in disaggregated pools.
+
+        """
         from sparsesim.sim.caching import CachingReplica
         from sparsesim.sim.prefilling import CachingPrefillReplica, PrefillReplica
+        from sparsesim.sim.speculating import SpeculativeReplica
 
         plain = spec.prefix_cache == "off" or fleet.table.prefix_blocks is None
+        if self.speculation is not None:
+            if role != "serve" or not plain:
+                text = "speculation goes neither with a prefix cache nor with disaggregated pools"
+                raise InputError(Problem(text, path="scheduler.speculation"))
+            return SpeculativeReplica(fleet, index, spec, self, self.speculation)
         if role == "prefill":
             return (PrefillReplica if plain else CachingPrefillReplica)(fleet, index, spec, self)
         return (ContinuousReplica if plain else CachingReplica)(fleet, index, spec, self)
