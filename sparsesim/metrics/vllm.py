@@ -20,6 +20,7 @@ from sparsesim.sim.records import Columns
 from sparsesim.sim.steps import Floats
 from sparsesim.workload.traces.vllm import load_result
 
+DETAILS = ("input_lens", "output_lens", "ttfts", "itls")
 STATISTICS = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2el": "e2e_s"}
 
 
@@ -74,8 +75,8 @@ def from_vllm(path: Path, slo: Slo | None = None) -> tuple[dict[str, Any], Colum
     """
     if not path.is_file():
         raise InputError(Problem("no such file", place=str(path)))
-    result = load_result(path)
-    requests = _requests(result, path)
+    result = load_result(path, DETAILS)
+    requests = _requests(result)
     done, slo = finished(requests), slo or Slo()
     seconds = float(result.get("duration") or np.nanmax(floats(requests, "finish_s")))
     output = float(whole(requests, "output_tok")[done].sum())
@@ -94,12 +95,9 @@ def from_vllm(path: Path, slo: Slo | None = None) -> tuple[dict[str, Any], Colum
     return summary, requests
 
 
-def _requests(result: Mapping[str, Any], path: Path) -> Columns:
-    missing = [name for name in ("ttfts", "itls") if not isinstance(result.get(name), list)]
-    if missing:
-        hint = "save it with --save-result --save-detailed"
-        raise InputError([Problem(f"has no list {name!r}", place=str(path), hint=hint) for name in missing])
-    start = np.asarray(result["start_times"], dtype=np.float64)
+def _requests(result: Mapping[str, Any]) -> Columns:
+    """The request table; older versions save no start times, which then are all 0."""
+    start = np.asarray(result.get("start_times", np.zeros(len(result["ttfts"]))), dtype=np.float64)
     arrival = start - start.min(initial=np.inf)
     output = np.asarray(result["output_lens"], dtype=np.int64)
     ttft = np.asarray(result["ttfts"], dtype=np.float64)

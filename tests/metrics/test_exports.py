@@ -58,6 +58,14 @@ def test_a_measured_result_by_hand(tmp_path: Path) -> None:
     assert summary["output_tok_per_s"] == pytest.approx(0.4)
 
 
+def test_a_result_of_an_older_version_has_no_start_times(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({name: value for name, value in MEASURED.items() if name != "start_times"}))
+    summary, requests = from_vllm(path)
+    assert list(requests["arrival_s"]) == [0.0, 0.0, 0.0]
+    assert summary["ttft_s"]["mean"] == pytest.approx(0.375)
+
+
 def test_a_result_without_details_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps({name: value for name, value in MEASURED.items() if name not in ("ttfts", "itls")}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ class Vllm(TraceFormat):
         return RequestTable.of(arrival_s - arrival_s.min(initial=np.inf), prompt_tok, output_tok)
 
 
-def load_result(path: Path) -> dict[str, Any]:
-    """The benchmark's JSON object, its per-request lists present and equally long.
+def load_result(path: Path, needed: Sequence[str] = _NEEDED) -> dict[str, Any]:
+    """The benchmark's JSON object, the per-request lists that are needed present and equally long.
 
     Raises:
         InputError: not JSON, or lists are missing or differ in length.
@@ -50,7 +51,7 @@ def load_result(path: Path) -> dict[str, Any]:
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         raise InputError(Problem(f"is not JSON: {error}", place=f"{path}:{line}")) from None
-    lists = {name: result.get(name) for name in _NEEDED} if isinstance(result, dict) else dict.fromkeys(_NEEDED)
+    lists = {name: result.get(name) for name in needed} if isinstance(result, dict) else dict.fromkeys(needed)
     missing = [name for name, value in lists.items() if not isinstance(value, list)]
     if missing:
         hint = "save it with --save-result --save-detailed"
