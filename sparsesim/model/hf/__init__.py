@@ -95,7 +95,7 @@ def _assemble(fields: Fields, family: Family, name: str, source: str, notes: lis
     kinds = layer_kinds(fields, family)
     reader = Reader(fields, family, d_model)
     layers = [_layer(reader, FfnReader(reader, len(kinds)), kind, i) for i, kind in enumerate(kinds)]
-    FfnReader(reader, len(kinds)).settle()
+    FfnReader(reader, len(kinds)).settle(kinds)
     fields.must_be("hidden_size_per_layer_input", 0)
     fields.must_be("num_kv_shared_layers", 0)
     quantization = {"quant_method": "bitnet"} if family.ternary else fields.mapping("quantization_config")
@@ -107,7 +107,7 @@ def _assemble(fields: Fields, family: Family, name: str, source: str, notes: lis
         source=source,
         d_model=d_model,
         vocab=fields.integer("vocab_size"),
-        tied=fields.flag("tie_word_embeddings", True),
+        tied=fields.flag("tie_embedding", fields.flag("tie_word_embeddings", True)),
         max_context=fields.integer("max_position_embeddings", "model_max_length", "max_seq_len", "max_sequence_length"),
         layers=in_a_row(layers),
         precision=precision,

@@ -32,15 +32,18 @@ class FfnReader:
         """Experts routed over; 0 where there are none."""
         return self.reader.fields.maybe_integer(*_EXPERTS) or 0
 
-    def settle(self) -> None:
+    def settle(self, kinds: list[str]) -> None:
         """Mark the fields whose reading depends on which layers are dense and which have experts."""
         f = self.reader.fields
         f.settled("first_k_dense_replace", "num_dense_layers", "moe_layer_freq", "interleave_moe_layer_step")
         f.settled("decoder_sparse_step", "mlp_only_layers", "mlp_bias", "hidden_act", "enable_moe_block")
         f.must_be("use_double_wide_mlp", False)
         f.must_be("projectors_bias", False)
-        if not self.experts():
-            f.settled("moe_intermediate_size", "n_shared_experts", "n_group", "topk_group", *_TOP_K)
+        f.must_be("router_bias", False)
+        if "moe" in kinds or (self.reader.family.ffn and self.experts()):
+            return
+        f.settled(*_EXPERTS, "moe_shared_expert_intermediate_size", "moe_latent_size")
+        f.settled("moe_intermediate_size", "n_shared_experts", "n_group", "topk_group", *_TOP_K)
 
     def block(self, index: int) -> Block:
         """Of a layer, by whether it is sparse."""
@@ -97,7 +100,7 @@ class FfnReader:
             return f.integer("shared_intermediate_size")
         if f.has("hidden_ratio") and not f.has("intermediate_size"):
             return 256 * -(-int(f.integer("hidden_ratio") * self.reader.d_model * 2 / 3) // 256)
-        width = f.integer("intermediate_size_mlp", "intermediate_size", "ffn_hidden_size")
+        width = f.integer("block_ff_dim", "intermediate_size_mlp", "intermediate_size", "ffn_hidden_size")
         if f.flag("block_auto_adjust_ff_dim", False):
             multiple = f.integer("block_multiple_of")
             return multiple * -(-int(f.number("block_ffn_dim_multiplier", 1.0) * int(2 * width / 3)) // multiple)

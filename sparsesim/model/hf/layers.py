@@ -28,6 +28,7 @@ _LETTERS = {"M": "linear", "*": "full", "-": "mlp", "E": "moe"}
 _LAYOUT = (
     "num_hidden_layers",
     "num_layers",
+    "n_layer",
     "sliding_window",
     "sliding_window_pattern",
     "_sliding_window_pattern",
@@ -64,7 +65,7 @@ def _layer_kinds(fields: Fields, family: Family) -> list[str]:
     pattern = fields.text("hybrid_override_pattern")
     if pattern:
         return [_letter(fields, letter) for letter in pattern]
-    count = fields.integer("num_hidden_layers", "num_layers")
+    count = fields.integer("num_hidden_layers", "num_layers", "n_layer")
     for rule in (_attention_types, _kimi, _indices, _period, _interval, _window_period, _cycle):
         kinds = rule(fields, count)
         if kinds is not None:

@@ -43,6 +43,8 @@ class Reader(RecurrentReader):
             return self._latent(index)
         f, family = self.fields, self.family
         heads = f.integer("num_attention_heads")
+        if family.linear == "short_conv":
+            f.settled("num_heads")
         kv_heads = f.maybe_integer("num_key_value_heads", "num_query_groups", least=1) or heads
         head_dim = f.maybe_integer("head_dim", "attention_head_dim", least=1) or self.d_model // heads
         if kind == "full" and f.has("global_head_dim"):
@@ -121,6 +123,8 @@ class Reader(RecurrentReader):
         f = self.fields
         f.must_be("use_shared_attention_adapter", False)
         f.must_be("add_bias_linear", False)
+        f.must_be("gated_linear_unit", True)
+        f.must_be("use_shared_mlp_adapter", True)
         f.settled("attention_hidden_size", "kv_channels", "num_query_groups", "ffn_hidden_size")
         heads = f.integer("num_attention_heads")
         return SharedTransformer(

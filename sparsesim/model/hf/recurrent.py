@@ -53,14 +53,14 @@ class RecurrentReader:
         if not automatic and (isinstance(rank, bool) or not isinstance(rank, int)):
             f.fault(f.name_of(("time_step_rank", "mamba_dt_rank")), f"{rank!r} is neither a whole number nor 'auto'")
             rank = 1
-        inner = f.maybe_integer("intermediate_size", least=1) if not self.family.ffn else None
+        inner = f.maybe_integer("intermediate_size", "d_inner", least=1) if not self.family.ffn else None
         expand = f.integer("expand", "mamba_expand")
         return Mamba1(
             d_inner=inner or expand * self.d_model,
             state=f.integer("state_size", "mamba_d_state"),
             dt_rank=-(-self.d_model // 16) if automatic else rank,
             conv=f.integer("conv_kernel", "mamba_d_conv"),
-            inner_norms=self.family.inner_norms,
+            inner_norms=f.flag("mamba_inner_layernorms", self.family.inner_norms),
             conv_bias=f.flag("use_conv_bias", True) and f.flag("mamba_conv_bias", True),
             proj_bias=f.flag("use_bias", False) or f.flag("mamba_proj_bias", False),
             **self.norms,

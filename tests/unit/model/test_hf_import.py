@@ -295,3 +295,30 @@ def test_nemotron_pattern_gives_one_block_a_layer() -> None:
     )
     assert letters == "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME"
     assert model.precision.state == "fp32"
+
+
+def test_fields_of_older_releases_are_read() -> None:
+    """state-spaces/mamba-2.8b-hf and ai21labs/Jamba-v0.1 as published, with the names their first code used."""
+    mamba = {
+        "model_type": "mamba",
+        "d_inner": 5120,
+        "d_model": 2560,
+        "hidden_size": 2560,
+        "intermediate_size": 5120,
+        "n_layer": 64,
+        "num_hidden_layers": 64,
+        "pad_vocab_size_multiple": 8,
+        "rms_norm": True,
+        "ssm_cfg": {},
+        "state_size": 16,
+        "time_step_rank": 160,
+        "vocab_size": 50280,
+    }
+    assert import_config(mamba, "x", "x.json").layers == load_model("mamba-2.8b").layers
+    jamba = {"model_type": "jamba", "mamba_inner_layernorms": True, "mamba_dt_rank": 256, "n_ctx": 262144}
+    assert import_config(jamba, "x", "x.json").layers == load_model("jamba-v0.1").layers
+
+
+def test_defaults_of_layers_that_are_not_there_are_not_listed() -> None:
+    fields = {"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*-", "num_hidden_layers": 5}
+    assert not [note for note in import_config(fields, "x", "x.json").assumed if "experts" in note]
