@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -59,17 +57,37 @@ def test_scores_far_apart_do_not_overflow() -> None:
     assert out[0, :, 0].tolist() == pytest.approx([1.0] * 16)
 
 
-@pytest.mark.parametrize(
-    ("batch", "blocks", "tokens"), [(64, 1, 8192), (64, 2, 8192), (1, 1, 65536), (3, 1, 64), (133, 1, 4096)]
-)
-def test_the_split_count_is_the_best_of_all(batch: int, blocks: int, tokens: int) -> None:
-    chosen = decode.split_count(batch, blocks, tokens, 64, 132)
+# Medians in us by (heads, batch, tokens) and splits on an H100, from calibration/data/h100-sxm/mla.csv.
+MEASURED_SPLITS_US = {
+    (128, 64, 8192): {1: 333.0, 2: 340.5, 4: 370.5, 8: 415.4},
+    (128, 16, 8192): {1: 319.5, 2: 164.1, 4: 95.2, 8: 109.6},
+    (64, 64, 8192): {1: 324.0, 2: 222.0, 4: 240.3, 8: 280.5},
+    (16, 4, 32768): {32: 62.4, 33: 63.6, 64: 70.5},
+}
 
-    def waves_per_split(splits: int) -> float:
-        return math.ceil(batch * blocks * splits / 132) / splits
 
-    assert 1 <= chosen <= max(1, tokens // 256)
-    assert all(waves_per_split(chosen) <= waves_per_split(s) for s in range(1, min(64, max(1, tokens // 256)) + 1))
+def problem_of(heads: int, batch: int, tokens: int, partial_bytes: float | None = None) -> decode.SplitProblem:
+    partial_bytes = 8.0 * batch * heads * 512 if partial_bytes is None else partial_bytes
+    units = batch * max(1, heads // 64)
+    return decode.SplitProblem(units, tokens, 1152.0 * batch * tokens, partial_bytes, 132)
+
+
+@pytest.mark.parametrize(("heads", "batch", "tokens"), MEASURED_SPLITS_US)
+def test_the_split_count_is_the_fastest_measured_one(heads: int, batch: int, tokens: int) -> None:
+    measured, problem = MEASURED_SPLITS_US[heads, batch, tokens], problem_of(heads, batch, tokens)
+    block_t, costs = (32, config.FEW_HEADS_COSTS) if heads == 16 else (64, config.MANY_HEADS_COSTS)
+    chosen = decode.split_count(problem, block_t, costs)
+    if chosen in measured:
+        assert measured[chosen] == min(measured.values())
+    for splits, time_us in measured.items():
+        assert decode.split_time_s(splits, problem, costs) * 1e6 == pytest.approx(time_us, rel=0.1)
+
+
+def test_more_partial_bytes_never_ask_for_more_splits() -> None:
+    problems = [problem_of(128, 100, 4096, size) for size in (0.0, 1e6, 5e7, 1e9)]
+    counts = [decode.split_count(problem, 64, config.MANY_HEADS_COSTS) for problem in problems]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[-1] == 1
 
 
 def test_what_does_not_fit_is_named() -> None:

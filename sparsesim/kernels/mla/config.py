@@ -30,3 +30,22 @@ FEW_HEADS = MlaTile(block_h=16, block_t=32, num_warps=4, num_stages=4, swap=True
 # The largest tile whose two stages fit in shared memory: 521.6 us for 128 heads at 64 x 8192 (one split);
 # 32 tokens and 3 stages 602.4 us. Used where the Hopper kernel (332.8 us) does not apply.
 MANY_HEADS = MlaTile(block_h=64, block_t=64, num_warps=8, num_stages=2, swap=False)
+
+
+@dataclass(frozen=True)
+class SplitCosts:
+    """What decides the number of splits: seconds per cached token of one program's work, seconds to start a wave of
+    programs, and bytes per second of the cache and of partial outputs (written and read again).
+    """
+
+    token_s: float
+    start_s: float
+    cache_bytes_per_s: float
+    partial_bytes_per_s: float
+
+
+# From timings of one H100 (calibration/data/h100-sxm/mla.csv): one wave of 8192 tokens 333 us at 64 heads a program and
+# 367 us at 16; every further split of 64 sequences with 128 heads 11 us for 34 MB of partial outputs, every further
+# wave 4 us; the cache streams at 2.88 TB/s. The estimate is within 10 % of all 18 rows.
+FEW_HEADS_COSTS = SplitCosts(44.8e-9, 4e-6, 2.88e12, 3.05e12)
+MANY_HEADS_COSTS = SplitCosts(40.6e-9, 4e-6, 2.88e12, 3.05e12)

@@ -3,11 +3,13 @@
 
 Every cache row serves all heads as key (latent and rotary part) and as value (latent part), so a program reads
 it once for `block_h` heads and both products. Splits write their own softmax's outputs with its
-log2-sum-exp; the combine weighs them. The number of splits fills whole waves of the GPU.
+log2-sum-exp; the combine weighs them. The number of splits balances whole waves of the GPU against the partial
+outputs that each split adds.
 """
 
 import importlib.util
 import math
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -15,7 +17,14 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sparsesim.kernels.common.requirements import interpreting, require_gpu, require_multiple, require_tensor
-from sparsesim.kernels.mla.config import FEW_HEADS, MANY_HEADS, MlaTile
+from sparsesim.kernels.mla.config import (
+    FEW_HEADS,
+    FEW_HEADS_COSTS,
+    MANY_HEADS,
+    MANY_HEADS_COSTS,
+    MlaTile,
+    SplitCosts,
+)
 
 _DTYPES = (torch.bfloat16, torch.float16)
 _LOG2_E = math.log2(math.e)
@@ -92,15 +101,48 @@ def combine_kernel(part_ptr, lse_ptr, out_ptr, heads, splits, LATENT: tl.constex
     tl.store(out_ptr + (batch * heads + head) * LATENT + column, out.to(out_ptr.dtype.element_ty))
 
 
-def split_count(batch: int, head_blocks: int, tokens: int, block_t: int, programs: int) -> int:
-    """Splits of the cached tokens: the fewest that fill `programs` resident programs best.
-
-    The kernel's time is proportional to whole waves over splits, ceil(units * splits / programs) / splits; a
-    split keeps at least four token blocks, so that its pipeline fills.
+@dataclass(frozen=True)
+class SplitProblem:
+    """What is to be split: units (sequences times head blocks) of `tokens` cached tokens each, the whole cache's bytes,
+    the bytes of one split's partial outputs out and in, and the programs that run at once.
     """
-    units = batch * head_blocks
-    most = max(1, min(64, tokens // (4 * block_t)))
-    return min(range(1, most + 1), key=lambda splits: (math.ceil(units * splits / programs) / splits, splits))
+
+    units: int
+    tokens: int
+    cache_bytes: float
+    partial_bytes: float
+    programs: int
+
+
+def split_problem(query: torch.Tensor, cache: torch.Tensor, latent: int, block_h: int, programs: int) -> SplitProblem:
+    """The problem of one call of `mla_decode`."""
+    batch, heads, _ = query.shape
+    return SplitProblem(
+        units=batch * triton.cdiv(heads, block_h),
+        tokens=cache.shape[1],
+        cache_bytes=float(cache.numel() * cache.element_size()),
+        partial_bytes=8.0 * batch * heads * latent,
+        programs=programs,
+    )
+
+
+def split_time_s(splits: int, problem: SplitProblem, costs: SplitCosts) -> float:
+    """Estimated seconds with `splits` splits, waves = ceil(units * splits / programs):
+
+    max(waves * tokens / splits * token_s, cache_bytes / cache_bytes_per_s) + waves * start_s
+    + splits * partial_bytes / partial_bytes_per_s
+    """
+    waves = math.ceil(problem.units * splits / problem.programs)
+    work_s = waves * problem.tokens / splits * costs.token_s
+    stream_s = problem.cache_bytes / costs.cache_bytes_per_s
+    partial_s = splits * problem.partial_bytes / costs.partial_bytes_per_s
+    return max(work_s, stream_s) + waves * costs.start_s + partial_s
+
+
+def split_count(problem: SplitProblem, block_t: int, costs: SplitCosts) -> int:
+    """The number of splits with the least estimated time; a split keeps four token blocks to fill its pipeline."""
+    most = max(1, min(64, problem.tokens // (4 * block_t)))
+    return min(range(1, most + 1), key=lambda splits: split_time_s(splits, problem, costs))
 
 
 def hopper_applies(heads: int, latent: int, rope: int) -> bool:
@@ -155,7 +197,6 @@ def mla_decode(
     """
     require_gpu("mla_decode")
     batch, heads, width = query.shape
-    tokens = cache.shape[1]
     require_tensor("mla_decode", "query", query, (None, None, None), _DTYPES)
     require_tensor("mla_decode", "cache", cache, (batch, None, width), (query.dtype,))
     require_tensor("mla_decode", "lengths", lengths, (batch,), (torch.int32,))
@@ -165,8 +206,9 @@ def mla_decode(
     if tile is None:
         tile = FEW_HEADS if heads <= FEW_HEADS.block_h else MANY_HEADS
     if splits is None:
-        head_blocks = triton.cdiv(heads, tile.block_h)
-        splits = split_count(batch, head_blocks, tokens, tile.block_t, _resident_programs(query.device))
+        problem = split_problem(query, cache, latent, tile.block_h, _resident_programs(query.device))
+        costs = FEW_HEADS_COSTS if tile.block_h <= FEW_HEADS.block_h else MANY_HEADS_COSTS
+        splits = split_count(problem, tile.block_t, costs)
     out = torch.empty((batch, heads, latent), dtype=query.dtype, device=query.device) if out is None else out
     part = torch.empty((batch, splits, heads, latent), dtype=torch.float32, device=query.device)
     lse = torch.empty((batch, splits, heads), dtype=torch.float32, device=query.device)
