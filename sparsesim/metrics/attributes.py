@@ -88,6 +88,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         energy_by_component_j | J | Energy by component | by component; idle is drawn between engine steps
         j_per_output_tok | J/tok | Energy per output token | energy over output tokens made in the window | lower
         j_per_tok | J/tok | Energy per token | of a step over its tokens | lower
+        scope | | Scope | whose energy and power these are: gpu means the devices only
         power_w | W | Power | energy over the window, all devices | lower
         """,
     ),

@@ -69,7 +69,7 @@ def test_a_summary_has_the_contract_and_nothing_undescribed(calm: Records) -> No
     assert set(summary) >= CONTRACT
     assert all({"mean", "p50", "p90", "p99"} <= set(summary[name]) for name in LATENCIES)
     described = {name.split(".")[0] for name in attributes("summary")}
-    assert set(summary) - {"scope"} <= described
+    assert set(summary) <= described
 
 
 def test_every_request_and_token_is_counted(calm: Records) -> None:
