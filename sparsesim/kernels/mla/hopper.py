@@ -5,9 +5,8 @@ Triton gives both warpgroups of a program the whole score product (it keeps a so
 half the tensor work of 64 heads is done twice, and it asks for the next tokens only after the softmax. Here:
 
 - the two warpgroups share the scores by tokens and the output by latent columns; nothing is computed twice;
-- the next block's scores queue behind this block's value product, so the tensor cores do not drain between them;
-- a block of tokens is requested two blocks ahead, as soon as the value product has left its buffer, so its arrival
-  is hidden by the next scores and softmax;
+- a block of tokens is requested two blocks ahead, as soon as its buffer is free, so its arrival is hidden by a
+  whole block of work;
 - row sums stay spread over the threads until the end: one exchange between warpgroups per block, for the maximum.
 
 Shared memory: query 72 KB, two blocks of 64 tokens 144 KB, weights 8 KB of the 227 KB that a program may have.
@@ -38,13 +37,6 @@ def _request(latent_desc, rope_desc, latent_smem, rope_smem, ready, row, buffer,
     mbarrier.expect(full, latent_desc.block_type.nbytes + rope_desc.block_type.nbytes, pred=wanted)
     tma.async_copy_global_to_shared(latent_desc, [row, 0], full, latent_smem.index(buffer), pred=wanted)
     tma.async_copy_global_to_shared(rope_desc, [row, LATENT], full, rope_smem.index(buffer), pred=wanted)
-
-
-@gluon.jit
-def _scores(q_latent, q_rope, latent_smem, rope_smem, buffer, none):
-    """Start the score product of one block: two groups of tensor-core work."""
-    pending = warpgroup_mma(q_latent, latent_smem.index(buffer).permute((1, 0)), none, use_acc=False, is_async=True)
-    return warpgroup_mma(q_rope, rope_smem.index(buffer).permute((1, 0)), pending, is_async=True)
 
 
 @gluon.jit
@@ -89,14 +81,15 @@ def mla_hopper_kernel(
     acc = gl.full([BLOCK_H, LATENT], 0.0, gl.float32, out_layout)
     none = gl.full([BLOCK_H, BLOCK_T], 0.0, gl.float32, scores_layout)
     lane_token = gl.arange(0, BLOCK_T, layout=token_layout)
-    if first < last:
-        mbarrier.wait(ready.index(0), 0)
-    pending = _scores(q_latent, q_rope, latent_smem, rope_smem, 0, none)
-    s = warpgroup_mma_wait(num_outstanding=0, deps=[pending])
     for block in range(first, last):
         turn = block - first
         buffer = turn & 1
-        s = gl.where((block * BLOCK_T + lane_token < length)[None, :], s * scale, float("-inf"))
+        mbarrier.wait(ready.index(buffer), (turn >> 1) & 1)
+        keys = latent_smem.index(buffer)
+        pending = warpgroup_mma(q_latent, keys.permute((1, 0)), none, use_acc=False, is_async=True)
+        pending = warpgroup_mma(q_rope, rope_smem.index(buffer).permute((1, 0)), pending, is_async=True)
+        s = warpgroup_mma_wait(num_outstanding=0, deps=[pending]) * scale
+        s = gl.where((block * BLOCK_T + lane_token < length)[None, :], s, float("-inf"))
         new = gl.maximum(high, gl.max(s, axis=1))
         p = gl.exp2(s - new[:, None])
         shrink = gl.exp2(high - new)
@@ -106,16 +99,13 @@ def mla_hopper_kernel(
         acc = acc * gl.convert_layout(shrink, gl.SliceLayout(1, out_layout))[:, None]
         fence_async_shared()
         gl.thread_barrier()
-        moving = warpgroup_mma(weights, latent_smem.index(buffer), acc, is_async=True)
-        mbarrier.wait(ready.index(1 - buffer), ((turn + 1) >> 1) & 1, pred=block + 1 < last)
-        pending = _scores(q_latent, q_rope, latent_smem, rope_smem, 1 - buffer, none)
-        acc = warpgroup_mma_wait(num_outstanding=2, deps=[moving])
+        moving = warpgroup_mma(weights, keys, acc, is_async=True)
+        acc = warpgroup_mma_wait(num_outstanding=0, deps=[moving])
         gl.thread_barrier()
         _request(
             latent_desc, rope_desc, latent_smem, rope_smem, ready,
             row0 + (block + 2) * BLOCK_T, buffer, block + 2 < last, LATENT,
         )  # fmt: skip
-        acc, s = warpgroup_mma_wait(num_outstanding=0, deps=[acc, pending])
     total_row = gl.sum(total, axis=1)
     divisor = gl.where(total_row > 0.0, total_row, 1.0)
     acc = acc / gl.convert_layout(divisor, gl.SliceLayout(1, out_layout))[:, None]
