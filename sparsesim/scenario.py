@@ -19,9 +19,8 @@ from sparsesim.loading import Document, build, find, load_yaml, with_settings
 from sparsesim.model.setting import Precision
 from sparsesim.sim.routers import Router
 from sparsesim.sim.schedulers import Scheduler
+from sparsesim.studies import Study
 from sparsesim.workload.kinds.base import Workload
-
-STUDIES = ("compare", "sweep", "plan", "capacity", "sensitivity")
 
 
 class Hardware(Frozen):
@@ -131,21 +130,6 @@ class Simulation(Frozen):
     seed: int = Field(0, ge=0)
     replications: int = Field(1, ge=1)
     warm_up: units.Seconds = Field(0.0, ge=0, description="cut from the metrics")
-
-
-class Study(Frozen):
-    """What is varied, by dotted path."""
-
-    kind: Literal["compare", "sweep", "plan", "capacity", "sensitivity"]
-    axes: dict[str, list[Any]] = Field(default_factory=dict)
-    options: dict[str, Any] = Field(default_factory=dict, description="of the study's kind")
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        empty = [path for path, values in self.axes.items() if not values]
-        if empty or (self.kind in ("compare", "sweep") and not self.axes):
-            raise ValueError(f"nothing to vary{' in ' + ', '.join(empty) if empty else ''}: give each axis its values")
-        return self
 
 
 class Scenario(Frozen):
