@@ -56,15 +56,15 @@ def run(
 
 
 def compare(
-    scenarios: Annotated[list[str], typer.Argument(help="Scenarios, or run folders.")],
+    scenarios: Annotated[list[str], typer.Argument(help="Scenarios, run folders, or JSON of vLLM's benchmark.")],
     settings: Settings = None,
     seed: Seed = None,
     style: FormatOption = Format.table,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
-    """Put scenarios and finished runs side by side."""
-    from sparsesim.run import Run
+    """Put scenarios, finished runs and measured servers side by side."""
+    from sparsesim.run import Run, measured
     from sparsesim.scenario import Scenario
 
     with reported():
@@ -73,6 +73,9 @@ def compare(
         for name in scenarios:
             if (Path(name) / "manifest.json").is_file():
                 runs.append(Run.load(name).titled(Path(name).name))
+                continue
+            if Path(name).suffix == ".json":
+                runs.append(measured(name))
                 continue
             loaded = Scenario.load(name, settings_of(settings, seed, None))
             cases, own = _simulated([loaded], quiet or style is not Format.table)

@@ -37,11 +37,10 @@ def run_cases(scenarios: Sequence[Scenario], watch: Watch) -> tuple[list[Case], 
 
 
 def summary_of(done: Sequence[Case], runs: Sequence[Run]) -> dict[str, Any]:
-    """A study's summary: its cases with what they set and their own summaries."""
+    """A study's summary: its cases with what they set and their summaries; finished runs beside them set nothing."""
+    settings = {case.name: case.set for case in done}
     return {
-        "cases": [
-            {"name": case.name, "set": case.set, "summary": run.summary} for case, run in zip(done, runs, strict=True)
-        ],
+        "cases": [{"name": run.title, "set": settings.get(run.title, {}), "summary": run.summary} for run in runs],
         "partial": any(run.partial for run in runs),
     }
 
