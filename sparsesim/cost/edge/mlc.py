@@ -7,7 +7,7 @@ A token's time is the sum of the model's own kernels (4-bit weights, LM head inc
 
 so that norms (kernels), layers (kernels) and the vocabulary (head bytes and sampling) have terms of their own. Weights
 stream at BANDWIDTH of the board's; left free it runs to its bound, 1, so these rows do not identify it. The same
-constants serve every board by its clock, bandwidth and peak; boards without rows are marked transferred.
+constants serve every board by its clock, bandwidth and peak; boards without rows name the result as `fit_base`.
 Residuals are logarithms, robust (soft L1), with weak priors; errors are of rows whose model was left out of the fit.
 """
 
@@ -122,7 +122,7 @@ def board_fit(board: Gpu, constants: Mapping[str, float]) -> Fit:
     """The constants as classes of kernels of one board."""
     start = constants["start_s"] * REFERENCE_HZ / board.clock.max.value
     classes = {name: ClassFit(p, 0.0, 0, 1.0, _NONE, _NONE[:, 0]) for name, p in _classes(start).items()}
-    return Fit(board.name, classes)
+    return Fit(name=board.name, classes=classes)
 
 
 _NONE = np.zeros((0, 1))
@@ -179,7 +179,7 @@ def leave_one_model_out(rows: Sequence[Row]) -> tuple[LeftOut, ...]:
 
 
 def profile_document(board: str, constants: Mapping[str, float], errors: Sequence[LeftOut]) -> dict[str, Any]:
-    """What hwprofiles/fits/BOARD.json holds, in the format of `sparsesim fit`."""
+    """What the fit of a board holds, in the format of `sparsesim fit`."""
     half_width = _half_width(errors)
     gpu = load_board(board)
     own = sum(e.row.board == board for e in errors)
@@ -187,7 +187,7 @@ def profile_document(board: str, constants: Mapping[str, float], errors: Sequenc
         name: {"parameters": c.parameters, "half_width": half_width, "rows": own, "distance": 1.0, "residuals": {}}
         for name, c in board_fit(gpu, constants).classes.items()
     }
-    return {"name": board, "classes": classes, "energy": {}, "data": _data(len(errors)), "command": COMMAND}
+    return {"profile": board, "classes": classes, "energy": {}, "data": _data(len(errors)), "command": COMMAND}
 
 
 COMMAND = "python -m sparsesim.cost.edge.mlc"
@@ -233,8 +233,9 @@ def main() -> None:
     rows = mlc_rows()
     constants, errors = fit_constants(rows), leave_one_model_out(rows)
     for board in (*BOARDS.values(), *TRANSFERRED):
+        gpu = load_board(board)
         document = profile_document(board, constants, errors)
-        (fits / f"{board}.json").write_text(json.dumps(document, indent=2) + "\n")
+        (fits / f"{gpu.fit or gpu.fit_base}.json").write_text(json.dumps(document, indent=2) + "\n")
     document = engine_document(constants, errors)
     (fits / "engines" / "mlc.json").write_text(json.dumps(document, indent=2) + "\n")
     print(json.dumps(document, indent=2))
