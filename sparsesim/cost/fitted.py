@@ -71,12 +71,17 @@ class ClassFit:
 
 @dataclass(frozen=True)
 class Fit:
-    """A profile's fitted classes and energy coefficients; empty where nothing was measured."""
+    """A profile's fitted classes and energy coefficients; empty where nothing was measured.
+
+    `inherited` names the classes taken over from the fit of another chip, `base`.
+    """
 
     name: str = ""
+    base: str = ""
     classes: Mapping[str, ClassFit] = field(default_factory=dict)
     energy: Mapping[str, Any] = field(default_factory=dict)
     launch_s: float = 0.0
+    inherited: frozenset[str] = frozenset()
 
     def of(self, kernel_class: str) -> tuple[str, ClassFit] | None:
         """The class's fit, or that of its sibling `op.*` that shares most words and then has most rows; with its name.
@@ -94,15 +99,29 @@ class Fit:
 
 
 @lru_cache(maxsize=32)
-def load_fit(name: str | None) -> Fit:
-    """The fit that a profile names; an empty one for a profile without.
+def load_fit(name: str | None, base: str | None = None) -> Fit:
+    """The fit that a profile names, completed by the classes of its base; an empty one for a profile without.
 
     Raises:
-        InputError: the profile names a fit that is not there, or the file is damaged.
+        InputError: the file is damaged.
 
     """
-    if name is None:
-        return Fit()
+    own = _named(name) if name else Fit()
+    if base is None:
+        return own
+    below = _named(base)
+    missing = {key: value for key, value in below.classes.items() if key not in own.classes}
+    return Fit(
+        name=own.name or base,
+        base=base,
+        classes={**missing, **own.classes},
+        energy={**below.energy, **own.energy},
+        launch_s=own.launch_s or below.launch_s,
+        inherited=frozenset(missing),
+    )
+
+
+def _named(name: str) -> Fit:
     for folder in search_folders("hwprofiles"):
         path = folder / "fits" / f"{name}.json"
         if path.is_file():
@@ -114,7 +133,7 @@ def _read(path: Path, name: str) -> Fit:
     try:
         raw = json.loads(path.read_text())
         classes = {key: _class(value) for key, value in raw["classes"].items()}
-        return Fit(name, classes, raw.get("energy", {}), raw.get("launch_s") or 0.0)
+        return Fit(name, "", classes, raw.get("energy", {}), raw.get("launch_s") or 0.0)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             Problem(f"damaged fit: {error!r}", place=str(path), hint="re-make it with sparsesim fit")

@@ -73,7 +73,9 @@ class CostModel:
         parameters = fitted.parameters if fitted else {q.name: q.start for q in form.parameters}
         timing = form.timing(op, parameters, self.chip)
         time = np.asarray(timing.time_s, float)
-        factor, half_width = self._correction(form, op, time.shape, fitted, own=name == kernel_class)
+        factor, half_width = self._correction(
+            form, op, time.shape, fitted, own=name == kernel_class, inherited=name in self.fit.inherited
+        )
         corrected = np.maximum(time * factor, np.minimum(time, self._roofline(op, timing)))
         if not op.graph and not isinstance(op, Collective):
             corrected = np.maximum(corrected, self.fit.launch_s)
@@ -82,7 +84,7 @@ class CostModel:
         )
 
     def _correction(
-        self, form: Form[Any], op: Op, shape: tuple[int, ...], fitted: ClassFit | None, *, own: bool
+        self, form: Form[Any], op: Op, shape: tuple[int, ...], fitted: ClassFit | None, *, own: bool, inherited: bool
     ) -> tuple[Floats, Floats]:
         """Factor on the time from the residuals near the shapes, and the interval's half-width in log."""
         if fitted is None:
@@ -90,7 +92,7 @@ class CostModel:
         if not own:
             return np.ones(shape), np.full(shape, fitted.half_width + SIBLING_HALF_WIDTH)
         log_ratio, nearest = fitted.near(form.coordinates(op))
-        half = fitted.half_widths(nearest) + (TRANSFER_HALF_WIDTH if self.gpu.transferred else 0.0)
+        half = fitted.half_widths(nearest) + (TRANSFER_HALF_WIDTH if inherited else 0.0)
         return _shaped(np.exp(log_ratio), shape), _shaped(half, shape)
 
     def _roofline(self, op: Op, timing: Timing) -> Floats:
@@ -101,7 +103,7 @@ class CostModel:
     def _provenance(self, fitted: ClassFit | None, name: str, kernel_class: str) -> str:
         if fitted is None:
             return "assumed"
-        word = f"transferred from {self.fit.name}" if self.gpu.transferred else "fitted"
+        word = f"transferred from {self.fit.base}" if name in self.fit.inherited else "fitted"
         return word if name == kernel_class else f"{word} as {name}"
 
     def _priced(
@@ -160,7 +162,7 @@ def _chosen(names: npt.NDArray[np.str_], costs: dict[str, Cost]) -> Cost:
 
 def cost_model(gpu: Gpu, cap_w: float | None = None) -> CostModel:
     """The cost model of a profile, with its fit if there is one, under its own cap or a lower one."""
-    fit = load_fit(gpu.fit)
+    fit = load_fit(gpu.fit, gpu.fit_base)
     return CostModel(gpu, gpu.chip(), fit, power_model(gpu, fit, cap_w))
 
 

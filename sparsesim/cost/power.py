@@ -55,8 +55,7 @@ def power_model(gpu: Gpu, fit: Fit, cap_w: float | None = None) -> PowerModel:
     """The profile's coefficients, overridden by fitted ones where the fit has them."""
     fitted = fit.energy
     compute = {dtype: figure.value for dtype, figure in gpu.energy.compute.items()}
-    own = not gpu.transferred
-    static = fitted.get("static_w", gpu.power.active_idle.value) if own else gpu.power.active_idle.value
+    static = fitted.get("static_w", gpu.power.active_idle.value) if gpu.fit else gpu.power.active_idle.value
     return PowerModel(
         static_w=static,
         idle_w=gpu.power.idle.value,

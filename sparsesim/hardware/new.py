@@ -10,7 +10,7 @@ from sparsesim.loading import find
 
 
 def write_profile(name: str, base: str, folder: Path) -> Path:
-    """Write `folder`/NAME.yaml holding all of the base's figures, to be edited; a fit is kept as a transferred one.
+    """Write `folder`/NAME.yaml holding all of the base's figures, to be edited; what was fitted on the base is transferred.
 
     Raises:
         InputError: the base is unknown, or the file exists.
@@ -21,7 +21,7 @@ def write_profile(name: str, base: str, folder: Path) -> Path:
         raise InputError(Problem("exists already", place=str(path), hint="choose another name, or edit it"))
     start = load_device(base)
     source = find("hwprofiles", base, "hardware")
-    lines = [line for line in _whole(source) if not line.startswith(("name:", "title:", "transferred:"))]
+    lines = [line for line in _whole(source) if not line.startswith(("name:", "title:", "fit:", "fit_base:"))]
     kind = next((line for line in lines if line.startswith("kind:")), f"kind: {start.kind}")
     rest = [line for line in lines if not line.startswith("kind:")]
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,12 @@ def write_profile(name: str, base: str, folder: Path) -> Path:
         f"name: {name}",
         f"title: {name}",
     ]
-    path.write_text("\n".join([*head, *rest, "transferred: true", ""]), encoding="utf-8")
+    transfer = [
+        "fit: null",
+        f"fit_base: {getattr(start, 'fit', None) or getattr(start, 'fit_base', None) or 'null'}",
+        "",
+    ]
+    path.write_text("\n".join([*head, *rest, *transfer]), encoding="utf-8")
     return path
 
 

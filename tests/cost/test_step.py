@@ -88,7 +88,8 @@ def test_a_breakdown_explains_its_step(costs: CostModel) -> None:
     steps = steps_of(costs, "qwen3-30b-a3b", 2)
     one = step(steps, "decode", Batch(decode=16.0, context=1000.0))
     kernels = sum(engine_seconds(item, steps.engine) + item.task.count * steps.engine.gap.value for item in one.priced)
-    assert one.time_s == pytest.approx(kernels + steps.engine.host_s(16, steps.model.vocab), rel=0.01)
+    overhead = steps.overhead(16, 16)
+    assert one.time_s == pytest.approx(kernels + overhead.host_s + overhead.sampling_s, rel=0.01)
     assert sum(bound_shares(steps, one.priced).values()) == pytest.approx(1.0)
     assert 0 < half_width(steps, one.priced, one.time_s) < 0.7
     assert math.isclose(sum(one.energy_j.values()), sum(at_context(steps, 16, 1000.0)[1:]), rel_tol=1e-9)

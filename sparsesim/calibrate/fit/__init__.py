@@ -12,9 +12,9 @@ import numpy as np
 
 from sparsesim.calibrate.fit.crossvalidate import class_fit, cross_validate
 from sparsesim.calibrate.fit.energy import energy_rows, fit_energy
-from sparsesim.calibrate.fit.least_squares import solve
+from sparsesim.calibrate.fit.least_squares import prior_of, solve
 from sparsesim.calibrate.fit.rows import Sample, by_class, data_hash, launch_s, measured
-from sparsesim.cost.fitted import ClassFit, Fit
+from sparsesim.cost.fitted import ClassFit, Fit, load_fit
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.power import power_model
 from sparsesim.hardware.device.gpu import Gpu
@@ -36,12 +36,13 @@ def fit_folder(folder: Path, gpu: Gpu, note: Callable[[str], None] = lambda _: N
     classes, notes = by_class(frame)
     for line in notes:
         note(line)
-    fitted = {name: _one(name, samples, gpu, note) for name, samples in sorted(classes.items())}
+    base = load_fit(gpu.fit_base) if gpu.fit_base else Fit()
+    fitted = {name: _one(name, samples, gpu, base, note) for name, samples in sorted(classes.items())}
     known = {name: (raw, fit) for name, (raw, fit) in fitted.items() if fit is not None}
     fit = Fit(gpu.name, {name: own for name, (_, own) in known.items()})
     model = CostModel(gpu, gpu.chip(), fit, power_model(gpu, fit))
     rows = energy_rows(frame, model) if "measured_energy_j" in frame else None
-    energy = fit_energy(rows, gpu.power.cap.value) if rows is not None else {}
+    energy = fit_energy(rows, gpu.power.cap.value, base.energy) if rows is not None else {}
     return {
         "profile": gpu.name,
         "data": {"folder": _relative(folder), "sha256": data_hash(folder), "rows": len(frame)},
@@ -57,14 +58,16 @@ def _relative(folder: Path) -> str:
 
 
 def _one(
-    name: str, samples: list[Sample], gpu: Gpu, note: Callable[[str], None]
+    name: str, samples: list[Sample], gpu: Gpu, base: Fit, note: Callable[[str], None]
 ) -> tuple[dict[str, Any], ClassFit | None]:
     chip, rows = gpu.chip(), sum(len(sample) for sample in samples)
     if rows < LEAST_ROWS:
         note(f"{name}: {rows} rows are too few to fit, {LEAST_ROWS} needed")
         return {}, None
-    solution = solve(samples, chip)
-    errors, half = cross_validate(samples, solution, chip)
+    below = base.classes.get(name)
+    prior = prior_of(samples[0].form, below.parameters if below else None)
+    solution = solve(samples, chip, prior)
+    errors, half = cross_validate(samples, solution, chip, prior)
     fit = replace(class_fit(samples, solution, chip), half_width=half)
     note(f"{name}: {rows} rows, left-out layers {errors.table()['mape']:.1f} %")
     raw = {

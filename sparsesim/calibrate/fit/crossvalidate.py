@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.calibrate.fit.least_squares import Solution, log_ratio, solve
+from sparsesim.calibrate.fit.least_squares import Prior, Solution, log_ratio, solve
 from sparsesim.calibrate.fit.rows import Sample, joined
 from sparsesim.cost.fitted import ClassFit
 from sparsesim.hardware.device.gpu import Chip
@@ -73,7 +73,7 @@ def neighbour_distance(points: Floats) -> float:
     return float(np.median(distance[:, 1]))
 
 
-def cross_validate(samples: Sequence[Sample], whole: Solution, chip: Chip) -> tuple[Errors, float]:
+def cross_validate(samples: Sequence[Sample], whole: Solution, chip: Chip, prior: Prior) -> tuple[Errors, float]:
     """Errors on left-out rows, and the half-width whose interval, as it widens with distance, holds 90 % of them."""
     time, layer, points = joined(samples)
     names = np.unique(layer)
@@ -84,21 +84,21 @@ def cross_validate(samples: Sequence[Sample], whole: Solution, chip: Chip) -> tu
     for held in range(FOLDS):
         test = fold == held
         if test.any() and not test.all():
-            form[test], corrected[test], widening[test] = _left_out(samples, test, whole, chip)
+            form[test], corrected[test], widening[test] = _left_out(samples, test, whole, chip, prior)
     done = ~np.isnan(form)
     half = float(np.quantile(np.abs(corrected[done]) / widening[done], QUANTILE)) if done.any() else 0.5
     inside = float(np.mean(np.abs(corrected[done]) <= half * widening[done])) if done.any() else 0.0
     size = points.sum(axis=1)
     large = size > np.quantile(size, 0.8)
-    extrapolated = _left_out(samples, large, whole, chip)[1] if large.any() and not large.all() else np.zeros(0)
+    extrapolated = _left_out(samples, large, whole, chip, prior)[1] if large.any() and not large.all() else np.zeros(0)
     return Errors(form[done], corrected[done], extrapolated, inside), half
 
 
 def _left_out(
-    samples: Sequence[Sample], test: npt.NDArray[np.bool_], whole: Solution, chip: Chip
+    samples: Sequence[Sample], test: npt.NDArray[np.bool_], whole: Solution, chip: Chip, prior: Prior
 ) -> tuple[Floats, Floats, Floats]:
     train, held = split(samples, ~test), split(samples, test)
-    solution = solve(train, chip, whole.parameters)
+    solution = solve(train, chip, prior, whole.parameters)
     form = log_ratio(held, solution.parameters, chip)
     fit = class_fit(train, solution, chip, 1.0)
     correction, nearest = fit.near(joined(held)[2])

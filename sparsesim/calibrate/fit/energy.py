@@ -8,7 +8,8 @@ positive. HBM bytes and executed FLOP are those of the time forms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class EnergyRows:
     hbm_bytes: Floats
     link_bytes: Floats
     label: npt.NDArray[np.str_]
+    base: Mapping[str, float] = field(default_factory=dict)
 
     def design(self, exponent: float) -> tuple[list[str], Floats]:
         """Names of the coefficients and the matrix [n, coefficients] of what they multiply."""
@@ -79,14 +81,25 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
     return EnergyRows(time[used], joules[used], clock[used], kept, hbm[used], link[used], label[used].astype(str))
 
 
+def flat(base: Mapping[str, Any]) -> dict[str, float]:
+    """Coefficients of a fit by the names of the design's columns."""
+    names = ("static_w", "memory_j_per_byte", "link_j_per_byte")
+    own = {name: float(base[name]) for name in names if name in base}
+    return own | {dtype: float(value) for dtype, value in base.get("compute_j_per_flop", {}).items()}
+
+
 def _column(frame: pd.DataFrame, name: str) -> Floats:
     if name not in frame:
         return np.full(len(frame), np.nan)
     return np.array([float(cell) if cell else np.nan for cell in frame[name]])
 
 
-def fit_energy(rows: EnergyRows, cap_w: float) -> dict[str, Any]:
-    """Coefficients, their errors on left-out fifths (percent), and the cap's mean power where it was reached."""
+def fit_energy(rows: EnergyRows, cap_w: float, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Coefficients, their errors on left-out fifths (percent), and the cap's mean power where it was reached.
+
+    Another chip's coefficients (`base`) stand in as one further row each: with few rows they hold what those leave open.
+    """
+    rows = replace(rows, base=flat(base))
     from scipy.optimize import minimize_scalar
 
     best = minimize_scalar(lambda m: _solve(rows, m, None)[1], bounds=(1.0, 2.5), method="bounded")
@@ -118,6 +131,11 @@ def _solve(rows: EnergyRows, exponent: float, mask: npt.NDArray[np.bool_] | None
     relative = matrix / rows.energy_j[:, None]
     if mask is not None:
         relative = relative[mask]
+    held = [i for i, name in enumerate(names) if rows.base.get(name)]
+    prior = np.zeros((len(held), len(names)))
+    for place, i in enumerate(held):
+        prior[place, i] = 1.0 / rows.base[names[i]]
+    relative = np.concatenate([relative, prior])
     scale = np.maximum(np.abs(relative).max(axis=0), 1e-300)
     solution, _ = nnls(relative / scale, np.ones(len(relative)))
     loss = float(np.abs(relative / scale @ solution - 1.0).sum())

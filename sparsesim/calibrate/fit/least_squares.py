@@ -6,7 +6,7 @@ a bound is zero), a weak prior holds unidentified ones near their start (facts: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.calibrate.fit.rows import Sample
-from sparsesim.cost.forms import Parameter
+from sparsesim.cost.forms import Form, Parameter
 from sparsesim.hardware.device.gpu import Chip
 
 Floats = npt.NDArray[np.float64]
 PRIOR_WEIGHT = 0.06
+BASE_WEIGHT = 0.3
+"""Prior weight of another chip's constants: forms are shares of the datasheet, so most of them carry over."""
 SOFT_EDGE = 0.1
 DIFF_STEP = 1e-3
 _ON_BOUND = 0.01
@@ -54,16 +56,31 @@ def log_ratio(samples: Sequence[Sample], parameters: dict[str, float], chip: Chi
     return np.concatenate(rows)
 
 
-def solve(samples: Sequence[Sample], chip: Chip, start: dict[str, float] | None = None) -> Solution:
+@dataclass(frozen=True)
+class Prior:
+    """Where parameters are held, and how strongly: another chip's constants hold more than a form's start."""
+
+    values: Mapping[str, float]
+    weight: float
+
+
+def prior_of(form: Form[Any], base: Mapping[str, float] | None) -> Prior:
+    """Another chip's constants where there are any, else the form's start."""
+    if base is not None:
+        return Prior(base, BASE_WEIGHT)
+    return Prior({q.name: q.start for q in form.parameters}, PRIOR_WEIGHT)
+
+
+def solve(samples: Sequence[Sample], chip: Chip, prior: Prior, start: Mapping[str, float] | None = None) -> Solution:
     """Fit one class; parameters are those of its form."""
     from scipy.optimize import least_squares
 
     declared = samples[0].form.parameters
-    centre = np.array([_to(q, q.start) for q in declared])
+    centre = np.array([_to(q, prior.values[q.name]) for q in declared])
 
     def residuals(x: Floats) -> Floats:
         values = {q.name: _from(q, v) for q, v in zip(declared, x, strict=True)}
-        return np.concatenate([log_ratio(samples, values, chip), PRIOR_WEIGHT * (x - centre) / 0.3])
+        return np.concatenate([log_ratio(samples, values, chip), prior.weight * (x - centre) / 0.3])
 
     begin = centre if start is None else np.array([_to(q, start[q.name]) for q in declared])
     options: dict[str, Any] = {

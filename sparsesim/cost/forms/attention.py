@@ -173,6 +173,8 @@ class MlaDecodeForm(Form[MlaDecode]):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         *AttentionDecodeForm.parameters,
         Parameter("peak", "1", 0.05, 1.0, 0.5, "share of the datasheet's FLOP/s"),
+        Parameter("beta", "1", 0.0, 1.0, 0.5, "how whole the waves of units are"),
+        Parameter("partial", "1", 0.0, 20.0, 2.0, "passes over fp32 outputs in combining the splits"),
     )
 
     def kernel_class(self, op: MlaDecode) -> str:
@@ -183,8 +185,11 @@ class MlaDecodeForm(Form[MlaDecode]):
         """Reading the latent cache, the products of all heads with it, or the number of units."""
         blocks = np.ceil(np.asarray(op.heads) * op.q_tok / 64.0)
         executed = 2.0 * op.batch * blocks * 64.0 * (2.0 * op.kv_rank + op.rope_dim) * op.kv_tok
-        compute = executed / (p["peak"] * chip.peak(op.compute_dtype()))
-        units = op.batch * blocks * p["t_unit"] / chip.sms
+        waves = np.maximum(op.batch * blocks / chip.sms, 1.0)
+        whole = 1.0 - p["beta"] + p["beta"] * np.ceil(waves) / waves
+        compute = executed * whole / (p["peak"] * chip.peak(op.compute_dtype()))
+        partial = p["partial"] * 4.0 * op.batch * op.heads * op.q_tok * op.kv_rank / chip.bandwidth_bytes_per_s
+        units = op.batch * blocks * p["t_unit"] / chip.sms + partial
         return _decode(np.asarray(op.hbm_bytes()), units, compute, executed, op.kv_tok, p, chip)
 
 

@@ -105,8 +105,8 @@ class Gpu(Device):
     energy: Coefficients
     economics: Economics = Economics()
     modes: dict[str, Mode] = Field(default_factory=dict)
-    fit: str | None = None
-    transferred: bool = False
+    fit: str | None = Field(None, description="fit of measurements on this chip")
+    fit_base: str | None = Field(None, description="fit of another chip, for what was not measured on this one")
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
@@ -126,6 +126,11 @@ class Gpu(Device):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def transferred(self) -> bool:
+        """Whether nothing was measured on this chip itself."""
+        return self.fit is None and self.fit_base is not None
 
     def in_mode(self, mode: str) -> Gpu:
         """The board in one of its power modes: compute scales with the clock.
