@@ -52,7 +52,8 @@ class Replica:
 
     def __init__(self, sim, index, spec, rules):
         self.sim, self.index, self.spec, self.rules = sim, index, spec, rules
-        self.waiting, self.running, self.batch = [], [], None
+        self.waiting, self.running, self.sending, self.batch = [], [], [], None
+        self.woken = False
         self.iterations, self.energy_j = 0, np.zeros(len(spec.steps.components))
         self.boundaries = []
 
@@ -70,7 +71,11 @@ class Replica:
 
     @property
     def free(self):
-        return self.spec.kv_blocks - sum(s.held for s in self.running)
+        return self.spec.kv_blocks - sum(s.held for s in self.holders)
+
+    @property
+    def holders(self):
+        return [*self.running, *self.sending]
 
     @property
     def outstanding(self):
@@ -85,8 +90,8 @@ class Replica:
 
     def enter(self, seq, budget, now):
         """Tokens of the first chunk of the first waiting request, 0 where there is no room."""
-        q = min(seq.known, budget)
-        if self.need(q) > self.free:
+        q = min(seq.known - seq.computed, budget)
+        if self.need(seq.computed + q) > self.free:
             return 0
         self.running.append(self.waiting.pop(0))
         self.granted(seq, q)
@@ -196,8 +201,8 @@ class Cache:
 
     @property
     def free(self):
-        shared = sum(len(s.shared) for s in self.running)
-        private = sum(s.held for s in self.running) - shared * self.need(self.id_tok)
+        shared = sum(len(s.shared) for s in self.holders)
+        private = sum(s.held for s in self.holders) - shared * self.need(self.id_tok)
         return self.spec.kv_blocks - private - (len(self.users) - len(self.idle)) * self.need(self.id_tok)
 
     def evict(self):
@@ -228,6 +233,8 @@ class Cache:
         self.evict()
 
     def enter(self, seq, budget, now):
+        if seq.decodes:
+            return super().enter(seq, budget, now)
         hits = list(itertools.takewhile(lambda one: one in self.users, self.ids(seq)))
         hits = hits[: (seq.known - 1) // self.id_tok]
         cached = len(hits) * self.id_tok
@@ -445,6 +452,8 @@ class Reference:
                     target.end(now)
                 target.begin(now)
                 target.woken = bool(target.batch)
+            elif callable(target):
+                target(now)
             else:
                 self.arrive(self.seqs[target], now)
         return self
@@ -454,18 +463,28 @@ class Reference:
         spec = self.replicas[0].spec
         if seq.prompt + seq.output > spec.max_context:
             return self.over(seq, "rejected_too_long", now)
-        if self.replicas[0].whole(seq) > spec.kv_blocks or spec.state_slots == 0:
+        if self.too_large(seq):
             return self.over(seq, "rejected_too_large", now)
         self.turn += 1
         replica = self.replicas[self.turn % len(self.replicas)]
         if self.router.kind == "least_outstanding":
             replica = min(self.replicas, key=lambda r: r.outstanding)
+        self.give(replica, seq, now)
+        return None
+
+    def too_large(self, seq):
+        replica = self.replicas[0]
+        return replica.whole(seq) > replica.spec.kv_blocks or replica.spec.state_slots == 0
+
+    def give(self, replica, seq, now):
         seq.replica = replica.index
         replica.waiting.append(seq)
-        if not getattr(replica, "woken", False):
+        self.poke(replica, now)
+
+    def poke(self, replica, now):
+        if not replica.woken:
             replica.woken = True
             self.at(now, replica)
-        return None
 
     def finished(self, seq, now):
         seq.finish_s = now
@@ -478,3 +497,59 @@ class Reference:
         if self.table.concurrency is not None and self.issued < len(self.seqs):
             self.issued += 1
             self.at(now + float(self.table.think_s[self.issued - 1]), self.issued - 1)
+
+
+class Prefilling:
+    """Beside a scheduler: requests leave with their first token and keep their blocks until they have arrived."""
+
+    def retire(self, now):
+        super().retire(now)
+        for seq in [s for s in self.running if s.decodes]:
+            self.running.remove(seq)
+            self.sending.append(seq)
+            self.sim.hand_on(self, seq, now)
+
+    def sent(self, seq, now):
+        self.sending.remove(seq)
+        self.forget(seq)
+        seq.held = 0
+        if self.waiting:
+            self.sim.poke(self, now)
+
+
+class PrefillContinuous(Prefilling, Continuous):
+    pass
+
+
+class PrefillCached(Prefilling, CachedContinuous):
+    pass
+
+
+class Disaggregated(Reference):
+    """Two pools, and KV on its way between them."""
+
+    def __init__(self, table, prefill, decode, transfer):
+        super().__init__(table, prefill.replicas, prefill.router, prefill.scheduler)
+        self.transfer, self.decode_router, self.decode_turn = transfer, decode.router, -1
+        kind = PrefillContinuous if prefill.replicas[0].prefix_cache == "off" else PrefillCached
+        self.replicas = [kind(self, i, spec, prefill.scheduler) for i, spec in enumerate(prefill.replicas)]
+        first = len(self.replicas)
+        kind = Continuous if decode.replicas[0].prefix_cache == "off" else CachedContinuous
+        self.targets = [kind(self, first + i, spec, decode.scheduler) for i, spec in enumerate(decode.replicas)]
+
+    def too_large(self, seq):
+        source, target = self.replicas[0], self.targets[0]
+        no_room = source.need(seq.prompt) > source.spec.kv_blocks or target.whole(seq) > target.spec.kv_blocks
+        return no_room or source.spec.state_slots == 0
+
+    def hand_on(self, source, seq, now):
+        self.decode_turn += 1
+        target = self.targets[self.decode_turn % len(self.targets)]
+        if self.decode_router.kind == "least_outstanding":
+            target = min(self.targets, key=lambda r: r.outstanding)
+
+        def arrived(at):
+            source.sent(seq, at)
+            self.give(target, seq, at)
+
+        self.at(now + self.transfer.time_s(seq.prompt + seq.generated - 1), arrived)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference import Reference
+from reference import Disaggregated, Reference
 from step_models import Affine
 
 from sparsesim.sim.fleet import Fleet
@@ -21,6 +21,7 @@ from sparsesim.sim.schedulers.continuous import Continuous
 from sparsesim.sim.schedulers.sglang import Sglang
 from sparsesim.sim.schedulers.static import Static
 from sparsesim.sim.speculation import Speculation
+from sparsesim.sim.transfer import PointToPoint
 from sparsesim.workload.requests import PrefixBlocks, RequestTable
 
 INF = math.inf
@@ -154,6 +155,31 @@ def assert_same_steps(records, replica):
     if len(implied):
         assert steps["kv_blocks"].min() >= 0
         assert steps["kv_blocks"].max() <= replica.spec.kv_blocks
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_leaps_equal_single_iterations_in_disaggregated_pools(data):
+    # transfers take time: a request handed on in the instant of a boundary of its decode replica has no order with it
+    table = data.draw(tables(2))
+    prefill = PoolSpec(
+        data.draw(specs(data.draw(st.integers(1, 2)), table.prefix_blocks)), RoundRobin(), data.draw(continuous())
+    )
+    roomy = replace(prefill.replicas[0], kv_blocks=data.draw(st.integers(150, 600)) // prefill.replicas[0].block_tok)
+    decode = PoolSpec([roomy] * data.draw(st.integers(1, 2)), data.draw(ROUTERS), data.draw(continuous()))
+    transfer = PointToPoint(
+        latency_s=data.draw(st.sampled_from([0.00041, 0.0042])),
+        bytes_per_s=data.draw(st.sampled_from([INF, 1e6])),
+        bytes_per_tok=77.0,
+    )
+    fleet = Fleet(table, prefill, decode, transfer)
+    run(fleet, None)
+    records = close(fleet, partial=False)
+    for replica in fleet.replicas:
+        assert_empty(replica)
+    reference = Disaggregated(table, prefill, decode, transfer).run()
+    reference.replicas += reference.targets
+    assert_same(records, reference)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
