@@ -49,6 +49,7 @@ class Family(Frozen):
         "nope_full",
         "linear",
         "quarter_full",
+        "fourth_full",
         "odd_linear",
         "hybrid",
     ] = Field("full", description="kinds of layers where the file gives neither list, pattern nor period")

@@ -168,6 +168,8 @@ def _by_family(fields: Fields, family: Family, count: int) -> list[str]:
         sliding = windowed and fields.flag("use_sliding_window", False)
         first = fields.integer("max_window_layers", least=0) if sliding else count
         return ["sliding" if i >= first else "full" for i in range(count)]
+    if family.layers == "fourth_full":
+        return ["full" if i and i % 4 == 0 else "linear" for i in range(count)]
     if family.layers == "zamba2":
         return _zamba2(count)
     cycles = {

@@ -74,6 +74,8 @@ class RecurrentReader:
         heads = f.integer("mamba_n_heads", "mamba_num_heads", "n_mamba_heads", "num_heads")
         inner = f.maybe_integer("mamba_d_ssm", least=1)
         expand = f.maybe_integer("mamba_expand", "expand", least=1)
+        if self.family.layers == "hybrid":
+            f.must_be("mamba_proj_bias", False)
         if isinstance(given, bool) or not isinstance(given, int):
             given = (inner or (expand or 2) * self.d_model) // heads
         if inner is not None and inner != heads * given:

@@ -12,6 +12,7 @@ from sparsesim.model.hf import import_config, read_config
 from sparsesim.work import MoeFfn
 
 CONFIGS = Path(__file__).parents[2] / "data" / "hf_configs"
+SMALL: dict[str, dict[str, Any]] = json.loads((CONFIGS.parent / "hf_small.json").read_text())
 
 COUNTED = {
     "Qwen--Qwen3-0.6B": 596_049_920,
@@ -91,6 +92,14 @@ def test_class_defaults_give_the_size_of_the_class(model_type: str) -> None:
     model = import_config({"model_type": model_type}, model_type, "class defaults")
     assert model.parameters() == CLASS_DEFAULTS[model_type]
     assert any(note.startswith("hidden_size:") for note in model.assumed)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_option_changes_the_size_as_it_changes_the_module(name: str) -> None:
+    """Small configurations with biases, steps, patterns and ranks that published ones leave off."""
+    counted = SMALL[name]["parameters"]
+    model = import_config(SMALL[name]["fields"], name, name)
+    assert model.parameters() in (counted, counted + SMALL[name]["correction_biases"])
 
 
 @pytest.mark.parametrize("name", ["deepseek-v3", "llama-3.1-70b", "qwen3-30b-a3b", "mixtral-8x7b"])
