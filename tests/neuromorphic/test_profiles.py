@@ -17,6 +17,7 @@ from sparsesim.cost.neuromorphic.machine import FITTED, load_constants, machine
 from sparsesim.errors import DoesNotFitError, InputError
 from sparsesim.hardware.device import Device
 from sparsesim.hardware.device.neuromorphic import Neuromorphic
+from sparsesim.hardware.figures import figures
 from sparsesim.hardware.profile import load_device
 from sparsesim.loading import build, data_root, load_yaml, set_path
 from sparsesim.model import load_model
@@ -69,6 +70,9 @@ def test_fit_names_every_constant_with_its_unit_and_data() -> None:
 def test_every_figure_has_a_source_and_the_profile_says_how_it_was_calibrated(name: str) -> None:
     device = chip(name)
     assert device.calibration
+    rows = figures(device)
+    assert len(rows) > 8
+    assert all(row["source"] for row in rows)
     if name != "loihi2":
         assert device.fit is None
 

@@ -96,7 +96,7 @@ class Neuromorphic(Device):
     sequences: Figure[int] = Field(description="in flight at once")
     events: Events | None = None
     mesh: Mesh | None = None
-    barrier: dict[int, Figure[units.Seconds]] = Field(
+    barrier: dict[str, Figure[units.Seconds]] = Field(
         default_factory=dict, description="time to end a step, by number of tiles in use"
     )
     chip_link: ChipLink | None = None
@@ -109,13 +109,13 @@ class Neuromorphic(Device):
     @field_validator("barrier", mode="before")
     @classmethod
     def _tiles(cls, barrier: object) -> object:
-        """YAML keys are text; a number of tiles is a whole number above zero."""
+        """A number of tiles is a whole number above zero."""
         if not isinstance(barrier, dict):
             return barrier
         wrong = [key for key in barrier if not str(key).isdigit() or int(key) < 1]
         if wrong:
             raise ValueError(f"barrier is keyed by numbers of tiles, not {wrong[0]!r}")
-        return {int(key): value for key, value in barrier.items()}
+        return {str(key): value for key, value in barrier.items()}
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
