@@ -87,6 +87,7 @@ class Moe(Block):
         tasks.append(emit.pointwise("moe.topk", "topk", tokens, self.experts + self.zero_experts, setting, "fp32"))
         if self.latent:
             tasks += emit.linear("moe.latent_down", tokens, d_model, width, setting)
+        tasks += emit.quantized("moe.experts", tokens, width, setting)
         tasks += self._routed(tokens, d_model, setting)
         if self.latent:
             tasks += emit.linear("moe.latent_up", tokens, width, d_model, setting)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,15 @@ from sparsesim.families import Member
 Floats = NDArray[np.float64]
 
 _ALIASES = {"hot": "hot_expert"}
+_ARGUMENT = re.compile(r"^(\w+)[-(]([0-9.]+)\)?$")
+"""`zipf-0.8` and `zipf(0.8)`, as tables of measurements write it."""
 
 
 class ExpertLoad(Member, family="sparsesim.model.load"):
     """Popularity of experts."""
+
+    exchangeable: ClassVar[bool] = False
+    """Whether who is hot is drawn without regard to neighbours: then how experts are dealt to ranks is chance too."""
 
     drift: int | None = Field(None, ge=1, description="steps until the hot experts are others; none: they stay")
     seed: int = Field(0, ge=0, description="of which experts are hot in which layer")
@@ -95,7 +100,7 @@ def _mapping(word: str) -> dict[str, Any]:
     """A word as the mapping a file would hold."""
     from sparsesim.families import member_named
 
-    kind, _, rest = word.partition(":")
+    kind, _, rest = _ARGUMENT.sub(r"\1:\2", word).partition(":")
     kind = _ALIASES.get(kind, kind)
     member = member_named(ExpertLoad, kind)
     if member is None or not rest:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -9,6 +11,8 @@ from sparsesim.model.load.base import ExpertLoad, Floats
 
 class Dirichlet(ExpertLoad):
     """A draw of a symmetric Dirichlet for every layer: the smaller the concentration, the more uneven."""
+
+    exchangeable: ClassVar[bool] = True
 
     concentration: float = Field(1.0, gt=0.0, description="large: uniform; below 1: few experts carry most")
 

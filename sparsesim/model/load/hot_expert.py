@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -10,6 +12,8 @@ from sparsesim.model.load.base import ExpertLoad, Floats
 
 class HotExpert(ExpertLoad):
     """One expert `factor` times as popular as each of the others."""
+
+    exchangeable: ClassVar[bool] = True
 
     factor: float = Field(4.0, ge=1.0, description="popularity of the hot expert over that of another")
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -10,6 +12,8 @@ from sparsesim.model.load.base import ExpertLoad, Floats
 
 class HotSet(ExpertLoad):
     """`hot` experts, scattered over the ranks, carry `share` of the popularity."""
+
+    exchangeable: ClassVar[bool] = True
 
     hot: int = Field(ge=1, description="hot experts")
     share: float = Field(ge=0.0, le=1.0, description="of the popularity that they carry")

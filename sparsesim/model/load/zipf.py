@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -9,6 +11,8 @@ from sparsesim.model.load.base import ExpertLoad, Floats
 
 class Zipf(ExpertLoad):
     """Popularity ~ rank^-exponent, experts in random order."""
+
+    exchangeable: ClassVar[bool] = True
 
     exponent: float = Field(1.0, ge=0.0, description="0: uniform")
 
