@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsesim import laws
-from sparsesim.cost.routing import popularity, rank_load
+from sparsesim.cost.routing import rank_load
 from sparsesim.errors import InputError
 
 
@@ -36,8 +36,19 @@ def test_skewed_routing_hits_fewer_experts_and_loads_one_rank_more() -> None:
 
 def test_the_busiest_rank_matches_fresh_sampling() -> None:
     rng = np.random.default_rng(5)
-    draws = [laws.sample_counts(popularity("uniform", 32), 2, 256, rng).reshape(16, 2).sum(1).max() for _ in range(400)]
+    draws = [
+        laws.sample_counts(laws.uniform_popularity(32), 2, 256, rng).reshape(16, 2).sum(1).max() for _ in range(400)
+    ]
     assert rank_load("uniform", 32, 2, 16).at(np.array([256.0])).sum() == pytest.approx(np.mean(draws), rel=0.03)
+
+
+def test_every_load_of_the_family_is_a_load_of_an_op() -> None:
+    """Half of all choices on one of 4 ranks; a token of one choice goes there with probability 0.5."""
+    tokens = np.array([40_000.0])
+    assert rank_load("hot_rank:4,0.5", 32, 1, 4).at(tokens).sum() == pytest.approx(0.5 * 40_000, rel=0.01)
+    neighbours = rank_load("rotating_hot_spot:8,0.5", 32, 1, 4).at(tokens).sum()
+    assert 0.5 / 2 * 40_000 < neighbours <= 0.5 * 40_000 * 1.02  # the spot straddles two ranks more often than not
+    assert rank_load("zipf-0.8", 32, 2, 4).counts == pytest.approx(rank_load("zipf:0.8", 32, 2, 4).counts)
 
 
 def test_more_tokens_are_more_rows_on_every_rung() -> None:
@@ -47,7 +58,8 @@ def test_more_tokens_are_more_rows_on_every_rung() -> None:
 
 
 @pytest.mark.parametrize(
-    ("load", "top_k", "ep"), [("pareto", 2, 1), ("uniform", 9, 1), ("uniform", 2, 3), ("zipf:x", 2, 1)]
+    ("load", "top_k", "ep"),
+    [("pareto", 2, 1), ("uniform", 9, 1), ("uniform", 2, 3), ("zipf:x", 2, 1), ("hot_rank:4,0", 7, 1)],
 )
 def test_what_cannot_be_routed_is_an_error(load: str, top_k: int, ep: int) -> None:
     with pytest.raises(InputError):

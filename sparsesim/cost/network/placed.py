@@ -60,7 +60,7 @@ def expert_groups(
     return {
         key: tuple(
             expert_parallel(
-                load.popularity(block.experts, layer),
+                popularity,
                 block.top_k,
                 placement,
                 setting.ep,
@@ -69,7 +69,7 @@ def expert_groups(
                 block.groups,
                 block.groups_kept if block.groups > 1 else 0,
             )
-            for layer in range(draws)
+            for popularity in load.sampled(block.experts, draws)
         )
         for key, block in blocks.items()
     }
