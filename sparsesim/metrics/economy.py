@@ -9,16 +9,18 @@ from sparsesim.scenario import Power
 
 
 def economy(summary: Mapping[str, Any], power: Power, devices: int, node_share_w: float) -> dict[str, float | None]:
-    """What the window cost beyond the devices.
+    """What the window cost beyond the devices; per token means per output token, or per token of a fixed batch's step.
 
-    Node energy adds `node_share_w` (host and fans) for every device; facility energy is that times PUE; carbon is of
-    the facility's energy where a PUE is given, else of the node's; money is the price of the device-hours, in
-    its own currency.
+    Node energy adds `node_share_w` (host and fans) for every device, and is left out where that is 0; facility energy
+    is that times PUE; carbon is of the facility's energy where a PUE is given, else of the node's; money is the price
+    of the device-hours, in its own currency.
     """
     seconds = float(summary["duration_s"])
-    tokens = float(summary["output_tok_per_s"] or 0.0) * seconds
+    tokens = float(summary.get("tok_per_s", summary["output_tok_per_s"]) or 0.0) * seconds
     node = float(summary["energy_j"]) + node_share_w * devices * seconds
-    found: dict[str, float | None] = {"node_energy_j": node, "node_j_per_output_tok": _per(node, tokens)}
+    found: dict[str, float | None] = {}
+    if node_share_w > 0:
+        found |= {"node_energy_j": node, "node_j_per_output_tok": _per(node, tokens)}
     drawn = node
     if power.pue is not None:
         drawn = node * power.pue

@@ -9,12 +9,23 @@ from importlib.resources import files
 from typing import Any
 
 from sparsesim.report.plots import style
-from sparsesim.report.plots.comparison import FIGURES, comparison_figure, figure_of, labelled
+from sparsesim.report.plots.comparison import comparison_figure, labelled
 from sparsesim.report.plots.energy import energy_figure
 from sparsesim.report.plots.latency import latency_figure
 from sparsesim.report.plots.roofline import ops_figure, roofline_figure
 from sparsesim.report.plots.timeline import timeline_figure
-from sparsesim.report.tables import LATENCIES, OP_COLUMNS, RIGHT, STATISTICS, figures, op_rows, plain_rows, side_by_side
+from sparsesim.report.tables import (
+    LATENCIES,
+    MANY,
+    OP_COLUMNS,
+    RIGHT,
+    STATISTICS,
+    figures,
+    key_figures,
+    op_rows,
+    plain_rows,
+    side_by_side,
+)
 from sparsesim.report.words import answer, deployment, described, interval_of, shown, verdict
 from sparsesim.run import Run
 
@@ -23,7 +34,7 @@ CAPTIONS = {
     "timeline": "Power of all devices by component, requests in the batches and waiting, KV blocks in use.",
     "roofline": "Each op of one step under the roofs of its device; a dot's area is its share of the step's time.",
     "ops": "Time of each part of the model in one step, by what bounds it.",
-    "energy": "Joules per output token by component; idle is what devices draw between engine steps.",
+    "energy": "Joules per token by component; idle is what devices draw between engine steps.",
     "comparison": "The cases side by side; a line across a bar's end is the interval of its figure.",
 }
 
@@ -74,7 +85,7 @@ def page(runs: Sequence[Run], question: str, drawn: Sequence[tuple[Picture, str]
         lead=verdict(runs) if len(runs) > 1 else answer(runs[0]),
         runs=[_case(run) for run in runs],
         rows=[(labelled(name), cells) for name, cells in side_by_side(runs)] if len(runs) > 1 else [],
-        many=many(runs),
+        many=key_figures(runs) if len(runs) > MANY else None,
         statistics=STATISTICS,
         op_columns=OP_COLUMNS,
         right=RIGHT,
@@ -82,19 +93,6 @@ def page(runs: Sequence[Run], question: str, drawn: Sequence[tuple[Picture, str]
         assumptions=list(dict.fromkeys(line for run in runs for line in run.manifest.get("assumptions", ()))),
         citations=list(dict.fromkeys(line for run in runs for line in run.manifest.get("citations", ()))),
     )
-
-
-MANY = 5
-"""Cases beyond which a page is too narrow for a column each: then each has a row, of the figures that are drawn."""
-
-
-def many(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]] | None:
-    """Labels of the figures, and the cells of each case, where there are many cases."""
-    if len(runs) <= MANY:
-        return None
-    names = [name for name in FIGURES if any(figure_of(run.summary, name) is not None for run in runs)]
-    cells = [[shown(figure_of(run.summary, name), described(name).unit) for name in names] for run in runs]
-    return [labelled(name) for name in names], list(zip([run.title for run in runs], cells, strict=True))
 
 
 def _named(svg: str, caption: str) -> str:

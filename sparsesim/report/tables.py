@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsesim.metrics.attributes import ATTRIBUTES, Attribute
 from sparsesim.metrics.columns import floats
-from sparsesim.report.plots.comparison import figure_of, labelled
+from sparsesim.report.plots.comparison import FIGURES, figure_of, labelled
 from sparsesim.report.words import described, interval_of, shown
 from sparsesim.run import Run
 
@@ -61,11 +61,28 @@ def summary_table(run: Run) -> Table:
 
 
 def comparison_table(runs: Sequence[Run]) -> Table:
-    """Figures of several runs side by side."""
+    """Figures of several runs side by side; of many runs a row each, with the figures that matter most."""
+    if len(runs) > MANY:
+        names, rows = key_figures(runs)
+        table = _table("case", *names)
+        for title, cells in rows:
+            table.add_row(title, *cells)
+        return table
     table = _table("figure", *(run.title for run in runs))
     for name, cells in side_by_side(runs):
         table.add_row(labelled(name), *cells)
     return table
+
+
+MANY = 5
+"""Cases beyond which a page or terminal is too narrow for a column each."""
+
+
+def key_figures(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Labels of the figures that cases are judged by, and each case's title and cells."""
+    names = [name for name in FIGURES if any(figure_of(run.summary, name) is not None for run in runs)]
+    cells = [[shown(figure_of(run.summary, name), described(name).unit) for name in names] for run in runs]
+    return [labelled(name) for name in names], list(zip([run.title for run in runs], cells, strict=True))
 
 
 def side_by_side(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:

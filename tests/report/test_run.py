@@ -11,9 +11,10 @@ import pytest
 
 from sparsesim.errors import InputError
 from sparsesim.metrics.attributes import attributes
+from sparsesim.metrics.economy import economy
 from sparsesim.report.write import write_report
 from sparsesim.run import Run, measured
-from sparsesim.scenario import Scenario
+from sparsesim.scenario import Power, Scenario
 
 
 def test_a_run_reads_back_as_it_was_written(run: Run, tmp_path: Path) -> None:
@@ -129,3 +130,10 @@ def test_node_facility_carbon_and_money_are_apart(run: Run) -> None:
     assert found["cost"] == pytest.approx(2 * 2.5 * seconds / 3600)
     tokens = run.summary["output_tok_per_s"] * seconds
     assert found["cost_per_mtok"] == pytest.approx(found["cost"] / tokens * 1e6)
+
+
+def test_without_a_node_share_there_is_no_node_figure() -> None:
+    summary = {"duration_s": 2.0, "energy_j": 10.0, "output_tok_per_s": 1.0, "tok_per_s": 5.0}
+    assert economy(summary, Power(), 1, 0.0) == {}
+    priced = economy(summary, Power.model_validate({"price": "3.6 USD/h"}), 4, 0.0)
+    assert priced == {"cost": pytest.approx(4 * 2 * 1e-3), "cost_per_mtok": pytest.approx(4 * 2 * 1e-3 * 1e6 / 10)}

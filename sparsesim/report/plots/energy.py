@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsesim.report.plots import style
@@ -19,13 +19,14 @@ def energy_figure(runs: Sequence[Run]) -> Any:
     axis = axes[0, 0]
     parts = [_per_token(run) for run in runs]
     totals = [sum(part.values()) for part in parts]
+    colours = _colours(parts)
     factor, unit = prefix(max(totals, default=0.0), "J")
     longest = max(totals, default=0.0) / factor
     for row, part in enumerate(parts):
         left = 0.0
         for name, joules in part.items():
             width = joules / factor
-            axis.barh(row, width, left=left, height=0.6, color=style.COMPONENTS.get(name, style.MUTED))
+            axis.barh(row, width, left=left, height=0.6, color=colours[name])
             if longest and width / longest > WRITTEN_FROM:
                 ink = style.INK if name in ("idle", "memory", "link") else "white"
                 axis.text(
@@ -41,7 +42,7 @@ def energy_figure(runs: Sequence[Run]) -> Any:
     axis.set_xlim(0, longest * 1.14 if longest else 1.0)
     token = "output token" if all("j_per_output_tok" in run.summary for run in runs) else "token"
     style.labels(axis, x=f"{unit} per {token}, devices only")
-    _legend(made, [name for name in style.COMPONENTS if any(part.get(name) for part in parts)])
+    _legend(made, colours)
     return made
 
 
@@ -55,10 +56,19 @@ def _per_token(run: Run) -> dict[str, float]:
     return {name: parts[name] * scale for name in names if parts.get(name)}
 
 
-def _legend(made: Any, names: Sequence[str]) -> None:
+def _colours(parts: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """A colour for every component there is; those of event-driven chips take colours that the others leave free."""
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    used = {style.COMPONENTS[name] for name in names if name in style.COMPONENTS}
+    spare = iter([one for one in style.CASES if one not in used] * len(names))
+    ordered = [*(name for name in style.COMPONENTS if name in names), *(n for n in names if n not in style.COMPONENTS)]
+    return {name: style.COMPONENTS[name] if name in style.COMPONENTS else next(spare) for name in ordered}
+
+
+def _legend(made: Any, colours: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
-    patches = [Patch(color=style.COMPONENTS[name], label=name) for name in names]
+    patches = [Patch(color=one, label=name.replace("_", " ")) for name, one in colours.items()]
     made.legend(
-        handles=patches, loc="outside upper right", ncols=5, frameon=False, fontsize=style.SMALL, handlelength=1.0
+        handles=patches, loc="outside upper right", ncols=7, frameon=False, fontsize=style.SMALL, handlelength=1.0
     )
