@@ -156,6 +156,8 @@ def deployment(run: Run) -> str:
 def _place(layout: Mapping[str, Any]) -> str:
     hardware = layout.get("hardware")
     name = hardware.get("name") if isinstance(hardware, Mapping) else hardware
+    if isinstance(hardware, Mapping) and hardware.get("chips"):
+        return f"{hardware['chips']} {name}"
     devices = layout.get("tp", 1) * layout.get("dp", 1) * layout.get("pp", 1)
     ways = ", ".join(f"{way} {layout[way]}" for way in ("tp", "dp", "ep", "pp") if layout.get(way, 1) > 1)
     return f"{devices} {name} ({ways})" if ways else f"{devices} {name}"

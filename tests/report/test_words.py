@@ -38,6 +38,12 @@ def test_the_answer_begins_with_the_slo_and_names_the_deployment(run: Run) -> No
     assert any("bound by compute (80 % of its time)" in sentence for sentence in sentences)
 
 
+def test_chips_are_counted_where_hardware_has_them(run: Run) -> None:
+    layout = {"hardware": {"name": "loihi2", "chips": 24}}
+    asked = {**run.manifest, "scenario": {"model": "mmfreelm-370m", "deployment": layout}}
+    assert deployment(replace(run, manifest=asked)) == "mmfreelm-370m on 24 loihi2"
+
+
 def test_a_missed_slo_failures_and_interruption_are_said(run: Run) -> None:
     summary = {
         **run.summary,
