@@ -191,8 +191,18 @@ def test_bad_input_names_the_value(arrivals: dict[str, Any], words: str) -> None
 
 @pytest.mark.parametrize("arrivals", [LAWS["poisson"], {"kind": "concurrency", "users": 2}])
 def test_a_workload_without_an_end_is_refused(arrivals: dict[str, Any]) -> None:
+    endless = workload(arrivals)
     with pytest.raises(InputError, match="requests: 20000"):
-        generate(workload(arrivals), seed=0)
+        generate(endless, seed=0)
+    assert [problem.message for problem in endless.problems(None)] == ["has no end"]
+    assert workload(arrivals, requests=3).problems(None) == []
+
+
+def test_a_mix_of_recordings_ends_by_itself() -> None:
+    recorded = {"arrivals": {"kind": "trace", "file": "sharegpt300_llama31_lengths.csv"}}
+    mix = {"kind": "mix", "clients": [recorded, recorded]}
+    assert Workload.resolve({"arrivals": mix}).problems(None) == []
+    assert len(generate(Workload.resolve({"arrivals": mix}), 0)) == 600
 
 
 def test_every_pair_of_clients_has_other_numbers() -> None:

@@ -201,9 +201,8 @@ def test_scaled_servegen_sends_more() -> None:
 def test_malformed_servegen_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("0,1,1,Gamma,1,1\n600,1,1,Pareto,1,1\n1200,1\n")
     (tmp_path / "d.json").write_text('{"0": {"input_tokens": "{1: -1}", "output_tokens": "nonsense("}}')
-    workload = Workload.resolve(
-        {"arrivals": {"kind": "servegen", "clients": [{"trace": "t.csv", "dataset": "d.json"}]}}
-    )
+    arrivals = {"kind": "servegen", "clients": [{"trace": "t.csv", "dataset": "d.json"}]}
+    workload = Workload.resolve({"arrivals": arrivals, "requests": 5})
     found = [str(problem) for problem in workload.problems(tmp_path)]
     assert len(found) == 4
     assert "t.csv:2" in found[0]

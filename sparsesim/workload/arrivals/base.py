@@ -59,6 +59,10 @@ class Arrivals(Member, family="sparsesim.workload.arrivals"):
     def draw(self, limit: Limit, streams: Streams, folder: Path | None) -> Arrived:
         """The arrivals within `limit`; `folder` is where relative file names start."""
 
+    def endless(self) -> bool:
+        """Whether a number of requests or a duration must be given."""
+        return True
+
     def problems(self, folder: Path | None) -> list[Problem]:
         """What is wrong with this choice beyond its fields, found without drawing (a file that cannot be
         read ...).
@@ -103,6 +107,7 @@ class Renewal(Arrivals):
         return arrivals[arrivals < limit.duration_s]
 
 
+NO_END = Problem("has no end", path="workload", hint="give 'requests: 20000' or 'duration: 10 min'")
 CHUNK = 4096
 """Gaps drawn at a time: the bound on how far a duration is overshot."""
 
@@ -115,4 +120,4 @@ def need_limit(limit: Limit) -> None:
 
     """
     if limit.requests is None and math.isinf(limit.duration_s):
-        raise InputError(Problem("has no end", path="workload", hint="give 'requests: 20000' or 'duration: 10 min'"))
+        raise InputError(NO_END)

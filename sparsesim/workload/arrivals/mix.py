@@ -47,6 +47,10 @@ class Mix(Arrivals):
         table = table.take(range(len(table))[: limit.requests])
         return Arrived(table.arrival_s, recorded=table)
 
+    def endless(self) -> bool:
+        """Unless every client ends by itself."""
+        return any(client.arrivals.endless() for client in self.clients)
+
     def problems(self, folder: Path | None) -> list[Problem]:
         """Those of all clients."""
         return [p for c in self.clients for part in (c.arrivals, c.lengths) if part for p in part.problems(folder)]

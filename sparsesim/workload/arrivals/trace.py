@@ -53,6 +53,10 @@ class Trace(Arrivals):
         table = table.take(np.arange(len(table))[: limit.requests])
         return Arrived(table.arrival_s, recorded=table)
 
+    def endless(self) -> bool:
+        """A recording ends."""
+        return False
+
     def problems(self, folder: Path | None) -> list[Problem]:
         """Whatever is wrong with the file."""
         try:

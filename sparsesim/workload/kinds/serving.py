@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from sparsesim.errors import Problem
-from sparsesim.workload.arrivals.base import Arrivals, Limit
+from sparsesim.workload.arrivals.base import NO_END, Arrivals, Limit
 from sparsesim.workload.complete import complete
 from sparsesim.workload.kinds.base import Workload
 from sparsesim.workload.lengths.base import Lengths
@@ -34,6 +34,8 @@ class Serving(Workload):
         return complete(self.arrivals, self.lengths, limit, streams, folder)
 
     def problems(self, folder: Path | None) -> list[Problem]:
-        """Those of the arrivals and of the lengths."""
+        """Those of the arrivals and of the lengths, and a missing end."""
         found = self.arrivals.problems(folder)
+        if self.requests is None and self.duration is None and self.arrivals.endless():
+            found.append(NO_END)
         return found + (self.lengths.problems(folder) if self.lengths is not None else [])
