@@ -41,7 +41,7 @@ class Batch:
         phase: blocks taken in an iteration by its number modulo the block size, twice over, so that any run of
             residues is one slice; `phased` is the sum over one round.
         finishing: heap of (finishing step, order, request); entries of requests that left are void.
-        turns: heap of (step, order, offset, request, window) at which a sequence fills a window, -1 for a KV group.
+        turns: heap of (step, order, request, window) at which a sequence fills a window, -1 for a KV group.
         running: requests in the batch, in order of admission.
         grows: whether decoding takes blocks; a scheduler that reserves them all at once says no.
 
@@ -70,7 +70,7 @@ class Batch:
         self.step = self.decoding = self.context = self.phased = 0
         self.phase = [0] * (2 * self.block_tok)
         self.finishing: list[tuple[int, int, Job]] = []
-        self.turns: list[tuple[float, int, int, Job, int]] = []
+        self.turns: list[tuple[float, int, Job, int]] = []
         self.running.clear()
         for window in self.windows:
             window.attended = window.growing = 0
@@ -132,12 +132,12 @@ class Batch:
             window.attended += min(context, window.size)
             if context < window.size:
                 window.growing += 1
-                heappush(self.turns, (window.size - job.offset, job.order, job.offset, job, k))
+                heappush(self.turns, (window.size - job.offset, job.order, job, k))
         held = -(-(context - 1) // self.block_tok)
         for cap in self.caps:
             if self.grows and held < cap:
                 job.weight += 1
-                heappush(self.turns, (cap * self.block_tok + 1 - job.offset, job.order, job.offset, job, -1))
+                heappush(self.turns, (cap * self.block_tok + 1 - job.offset, job.order, job, -1))
         return job.weight
 
     def leave(self, job: Job) -> None:
@@ -179,8 +179,8 @@ class Batch:
         """Stop counting the sequences that have just filled a window."""
         turns, step = self.turns, self.step
         while turns and turns[0][0] <= step:
-            _, _, offset, job, k = heappop(turns)
-            if job.finish_step < 0 or job.offset != offset:
+            _, order, job, k = heappop(turns)
+            if job.finish_step < 0 or job.order != order:
                 continue
             if k >= 0:
                 self.windows[k].growing -= 1

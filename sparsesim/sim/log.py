@@ -22,14 +22,14 @@ PACK_ROW = Struct("<IdddIIQQIQqII").pack  # the same layout; three times as fast
 class Event(IntEnum):
     """What else is recorded besides requests and steps."""
 
-    preempted = 0  # a running request lost its place
-    resumed = 1  # a preempted request got its next token
+    preempted = 0  # a running request lost its place, or its replica
+    resumed = 1  # a preempted request got its next token, or its KV came back from host memory
     replica_starting = 2
     replica_up = 3
     replica_draining = 4
     replica_down = 5
     replica_failed = 6
-    transferred = 7  # a request's KV arrived at its decode replica
+    transferred = 7  # a request whose KV was moved joined the batch of its decode replica
     rerouted = 8  # a request was sent to another replica because its own failed
 
 

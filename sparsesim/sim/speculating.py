@@ -122,14 +122,14 @@ class SpeculativeReplica(ContinuousReplica):
                 window.growing += rate
                 if rate and math.isfinite(window.size):
                     filled = self.step + math.ceil((window.size - context) / rate)
-                    heappush(self.turns, (filled, job.order, job.offset, job, k))
+                    heappush(self.turns, (filled, job.order, job, k))
         return 0
 
     def turn(self) -> None:
         """Cap the sequences that have just filled a window, perhaps in the middle of a step."""
         while self.turns and self.turns[0][0] <= self.step:
-            _, _, offset, job, k = heappop(self.turns)
-            if job.finish_step >= 0 and job.offset == offset:
+            _, order, job, k = heappop(self.turns)
+            if job.finish_step >= 0 and job.order == order:
                 window = self.windows[k]
                 window.attended -= self.attends(job) - window.size
                 window.growing -= self.rates[job]

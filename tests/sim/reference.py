@@ -53,7 +53,7 @@ class Replica:
     def __init__(self, sim, index, spec, rules):
         self.sim, self.index, self.spec, self.rules = sim, index, spec, rules
         self.waiting, self.running, self.sending, self.batch = [], [], [], None
-        self.woken = False
+        self.woken, self.late = False, 0.0
         self.iterations, self.energy_j = 0, np.zeros(len(spec.steps.components))
         self.boundaries = []
 
@@ -93,6 +93,8 @@ class Replica:
         q = min(seq.known - seq.computed, budget)
         if self.need(seq.computed + q) > self.free:
             return 0
+        if seq.decodes and seq.preemptions and self.rules.preemption == "swap":
+            self.late += self.need(seq.computed) * self.spec.swap_s_per_block
         self.running.append(self.waiting.pop(0))
         self.granted(seq, q)
         return q
@@ -118,7 +120,8 @@ class Replica:
         if self.batch:
             costs = self.costs(self.batch)
             self.energy_j = self.energy_j + costs[1:]
-            self.sim.at(now + float(costs[0]), self)
+            self.sim.at(now + self.late + float(costs[0]), self)
+            self.late = 0.0
 
     def end(self, now):
         self.iterations += 1
@@ -161,7 +164,11 @@ class Continuous(Replica):
                 i -= self.running.index(victim) < i
                 self.running.remove(victim)
                 self.forget(victim)
-                victim.held, victim.computed, victim.decodes = 0, 0, False
+                if rules.preemption == "swap" and victim.decodes:
+                    self.late += self.need(victim.computed) * self.spec.swap_s_per_block
+                else:
+                    victim.computed, victim.decodes = 0, False
+                victim.held = 0
                 victim.preemptions += 1
                 self.waiting.insert(0, victim)
                 q = min(seq.known - seq.computed, budget)

@@ -89,15 +89,21 @@ def specs(draw, count, blocks):
         state_slots=draw(st.sampled_from([None, None, 0, 3])),
         kv_windows=(INF,) if cached else draw(windows),
         prefix_cache=draw(st.sampled_from(["pool", "unbounded"])) if cached else "off",
+        swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
     )
     return [spec] * count
 
 
 @st.composite
-def continuous(draw):
+def continuous(draw, swap=False):
     places = draw(st.integers(1, 12))
     budget = draw(st.one_of(st.just(places), st.integers(places, 64), st.just(2048)))
-    return Continuous(max_running=places, token_budget=budget, policy=draw(st.sampled_from(["fcfs", "priority"])))
+    return Continuous(
+        max_running=places,
+        token_budget=budget,
+        policy=draw(st.sampled_from(["fcfs", "priority"])),
+        preemption="swap" if swap and draw(st.booleans()) else "recompute",
+    )
 
 
 @st.composite
@@ -110,7 +116,10 @@ def sglang(draw):
     )
 
 
-SCHEDULERS = st.one_of(continuous(), sglang(), st.builds(Static, batch=st.integers(1, 6)))
+def schedulers(swap):
+    return st.one_of(continuous(swap), sglang(), st.builds(Static, batch=st.integers(1, 6)))
+
+
 ROUTERS = st.sampled_from([RoundRobin(), LeastOutstanding()])
 
 
@@ -207,7 +216,7 @@ def test_leaps_equal_single_iterations(data):
     count = data.draw(st.integers(1, 3))
     table = data.draw(tables(count))
     replicas = data.draw(specs(count, table.prefix_blocks))
-    scheduler, router = data.draw(SCHEDULERS), data.draw(ROUTERS)
+    scheduler, router = data.draw(schedulers(swap=replicas[0].prefix_cache == "off")), data.draw(ROUTERS)
     fleet = Fleet(table, PoolSpec(replicas, router, scheduler))
     run(fleet, None)
     records = close(fleet, partial=False)

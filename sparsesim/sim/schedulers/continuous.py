@@ -33,6 +33,8 @@ class Continuous(Scheduler):
         max_running: requests in the batch at most.
         token_budget: tokens computed in an iteration at most, prefill and decode together.
         policy: fcfs serves by arrival, priority by (priority, arrival), the lowest number first.
+        preemption: recompute drops the KV of a preempted request; swap moves that of a decoding one to host memory
+            and back before it goes on (the replica says how long a block takes; meanwhile nothing is computed).
         speculation: drafts before every step, if any; the step model must cost verify steps.
 
     """
@@ -40,6 +42,7 @@ class Continuous(Scheduler):
     max_running: int = Field(256, ge=1)
     token_budget: int = Field(2048, ge=1)
     policy: Literal["fcfs", "priority"] = "fcfs"
+    preemption: Literal["recompute", "swap"] = "recompute"
     speculation: Speculation | None = None
 
     @model_validator(mode="after")
@@ -55,9 +58,13 @@ class Continuous(Scheduler):
         """A replica that batches continuously.
 
         Raises:
-            InputError: speculation beside a prefix cache or in disaggregated pools.
+            InputError: speculation beside a prefix cache or in disaggregated pools; swapping beside a prefix cache
+                or without a time for it.
 
         """
+        if self.preemption == "swap" and (spec.swap_s_per_block is None or spec.prefix_cache != "off"):
+            text = "swapping needs the replica's swap_s_per_block and goes with no prefix cache"
+            raise InputError(Problem(text, path="scheduler.preemption", hint="recompute"))
         from sparsesim.sim.caching import CachingReplica
         from sparsesim.sim.prefilling import CachingPrefillReplica, PrefillReplica
         from sparsesim.sim.speculating import SpeculativeReplica
@@ -112,11 +119,12 @@ class RankQueue:
 class ContinuousReplica(Replica):
     """A replica that batches continuously."""
 
-    __slots__ = ("by_rank", "places", "prefilling", "token_budget")
+    __slots__ = ("by_rank", "late_s", "places", "prefilling", "swap_s", "token_budget")
 
     def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec, rules: Continuous) -> None:
         self.token_budget = rules.token_budget
         self.by_rank = rules.policy == "priority"
+        self.swap_s = (spec.swap_s_per_block or 0.0) if rules.preemption == "swap" else None
         slots = spec.state_slots
         self.places = rules.max_running if slots is None else min(rules.max_running, slots)
         super().__init__(fleet, index, spec)
@@ -126,6 +134,7 @@ class ContinuousReplica(Replica):
     def reset(self, time_s: float) -> None:
         """Nothing runs."""
         super().reset(time_s)
+        self.late_s = 0.0  # of the next iteration, for swapping
         self.prefilling: Job | None = None
 
     def submit(self, job: Job, now_s: float) -> None:
@@ -161,6 +170,8 @@ class ContinuousReplica(Replica):
             self.preempting_step()
         elif prefilling is not None or self.waiting:
             chunks = self.admit(free)
+            if self.late_s:
+                self.swap()
             if chunks:
                 self.mixed_step(chunks)
             elif self.decoding:
@@ -223,15 +234,19 @@ class ContinuousReplica(Replica):
             self.admitted[job.row] = self.time
 
     def enter_ready(self, job: Job, free: int) -> int:
-        """Let a request whose KV was computed elsewhere decode from this iteration on; the blocks left, -1 if none."""
+        """Let a request whose KV is elsewhere decode from this iteration on; the blocks left, -1 if there are none."""
         need = self.blocks(job.target + 1)
         if need > free:
             return -1
         self.waiting.popleft()
         self.running[job] = None
-        self.free -= self.blocks(job.target)
+        held = self.blocks(job.target)
+        self.free -= held
         self.join(job)
-        self.fleet.events.add(self.time, Event.transferred, self.index, job.row)
+        back = job.preemptions > 0 and self.swap_s is not None
+        self.fleet.events.add(self.time, Event.resumed if back else Event.transferred, self.index, job.row)
+        if back:
+            self.late_s += held * (self.swap_s or 0.0)
         return free - need
 
     def take_chunk(self, job: Job, budget: int, free: int) -> tuple[int, int]:
@@ -260,6 +275,7 @@ class ContinuousReplica(Replica):
                 granted[job] = need
                 promised += need
                 self.make_room(self.free - promised)
+        self.swap()
         job_left = self.prefilling
         if job_left is not None and self.token_budget > self.decoding:
             free = self.free - (self.phase[self.step % self.block_tok] if self.decoding else 0)
@@ -269,6 +285,11 @@ class ContinuousReplica(Replica):
             self.leap(most=1)
         else:
             self.plan()
+
+    def swap(self) -> None:
+        """Let the next iteration start when all that is swapped has been moved."""
+        self.time += self.late_s
+        self.late_s = 0.0
 
     def make_room(self, free: int) -> None:
         """Blocks were granted; `free` are left. A prefix cache gives way here."""
@@ -287,14 +308,20 @@ class ContinuousReplica(Replica):
         return next(reversed(self.running))
 
     def preempt(self, job: Job) -> None:
-        """Take a request out of the batch; it will compute everything it has again."""
+        """Take a request out of the batch; it will compute everything it has again, or fetch it back."""
+        self.fleet.events.add(self.time, Event.preempted, self.index, job.row)
+        swapped = self.swap_s is not None and job.finish_step >= 0
         if job.finish_step >= 0:
             self.leave(job)
         if self.prefilling is job:
             self.prefilling = None
+        if swapped:
+            self.late_s += job.blocks * (self.swap_s or 0.0)
         self.release(job)
-        job.restart()
+        if swapped:
+            job.target = job.computed
+        else:
+            job.restart()
         job.preemptions += 1
         self.waiting.appendleft(job)
         self.requests.preemptions[job.row] += 1
-        self.fleet.events.add(self.time, Event.preempted, self.index, job.row)
