@@ -59,6 +59,8 @@ def estimate_event_driven(scenario: Scenario, device: Neuromorphic) -> Run:
     pool = scenario.deployment.by_name()["all"]
     workload = _checked(scenario, pool, device)
     model = model_of(scenario)
+    if scenario.precision is not None:
+        model = model.model_copy(update={"precision": scenario.precision})
     if device.array is not None:
         return _array(scenario, pool, model, device, workload)
     densities = load_densities(str(scenario.densities))
@@ -154,7 +156,7 @@ def _layers(found: NeuromorphicEstimate) -> Columns:
 
 
 def _array(scenario: Scenario, pool: Pool, model: Model, device: Neuromorphic, workload: Static) -> Run:
-    precision = scenario.precision or model.precision
+    precision = model.precision
     each = math.ceil(model.layer_count / max(device.chips.value - 1, 1))
     bounds = pipeline_bounds(
         model,
@@ -210,8 +212,17 @@ def _checked(scenario: Scenario, pool: Pool, device: Neuromorphic) -> Static:
         own = [name for name in density_names() if load_densities(name).model == scenario.model]
         hint = f"name a set: {', '.join(own)}" if own else "add a set to scenarios/densities: none is for this model"
         problems.append(Problem("missing: an event-driven chip's time depends on them", "densities", hint=hint))
+    if device.array is not None and scenario.densities is not None:
+        problems.append(Problem(f"{device.name} multiplies zeros as any other value", "densities"))
     if scenario.power.cap is not None:
         problems.append(Problem(f"{device.name} has no power cap", "power.cap"))
+    if pool.hardware.mode is not None:
+        problems.append(Problem(f"{device.name} has no power modes", "deployment.hardware.mode"))
+    if scenario.sparsity is not None:
+        hint = "name a set of densities by projection instead: densities"
+        problems.append(Problem(f"{device.name} takes no law of FFN sparsity", "sparsity", hint=hint))
+    if "expert_load" in scenario.model_fields_set:
+        problems.append(Problem(f"{device.name} runs no experts", "expert_load"))
     if problems or not isinstance(workload, Static):
         raise InputError(problems)
     return workload

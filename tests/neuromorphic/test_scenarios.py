@@ -112,6 +112,10 @@ def scenario(**changes: Any) -> Scenario:
         ({"densities": None}, r"densities: missing.*mmfreelm-370m-lambda1, mmfreelm-370m-lambda2"),
         ({"deployment": {"hardware": "loihi2", "tp": 2}}, r"deployment\.tp: has no meaning on loihi2"),
         ({"power": {"cap": "10 W"}}, r"power\.cap: loihi2 has no power cap"),
+        ({"deployment": {"hardware": {"name": "loihi2", "mode": "15 W"}}}, r"hardware\.mode: loihi2 has no power"),
+        ({"sparsity": {"kind": "constant", "density": 0.1}}, r"sparsity: loihi2 takes no law.*densities"),
+        ({"deployment": {"hardware": "northpole"}}, r"densities: northpole multiplies zeros"),
+        ({"expert_load": "uniform"}, r"expert_load: loihi2 runs no experts"),
         (
             {"workload": {"kind": "static", "phase": "decode", "batch": 8, "context": "500 tok"}},
             r"batch 8: loihi2 holds 1 sequence",
@@ -139,3 +143,11 @@ def test_detail_op_simulates_the_messages_beside_the_closed_form() -> None:
     assert simulated["tok_per_s"] == pytest.approx(summary["tok_per_s"], rel=0.02)
     assert 0.8 * simulated["tok_per_s"] < simulated["tok_per_s_drawn"] < simulated["tok_per_s"]
     assert simulated["longest_queue"] > 0
+
+
+def test_wider_weights_take_more_synapses_and_chips() -> None:
+    """8-bit synapses chained in pairs for 16 bits: two chips a layer instead of one."""
+    wide = scenario(
+        precision={"weights": "bf16", "activations": "bf16"}, deployment={"hardware": {"name": "loihi2", "chips": 48}}
+    )
+    assert estimate(wide).summary["chips"] == 48
