@@ -11,13 +11,13 @@ import numpy.typing as npt
 from sparsesim.cost.kernel import Cost, CostModel
 from sparsesim.cost.power import PowerModel, clock_under_cap, one_clock_under_cap
 from sparsesim.hardware.engine import Engine
-from sparsesim.work import Task
+from sparsesim.work import MoeFfn, Op, Task
 from sparsesim.work.collective import COLLECTIVES
 
 Floats = npt.NDArray[np.float64]
 COMPONENTS = ("compute", "memory", "link", "static")
-TIME, COLLECTIVE, CORE, COMPUTE, MEMORY, LINK, KERNELS = range(7)
-WIDTH = 7
+TIME, EXPERTS, COLLECTIVE, CORE, COMPUTE, MEMORY, LINK, KERNELS = range(8)
+WIDTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ def price(tasks: Iterable[Task], model: CostModel) -> list[Priced]:
 
 
 def totals(priced: Iterable[Priced], shape: tuple[int, ...] = ()) -> Floats:
-    """[..., 7]: kernel time, collective time, clock-bound time, compute, memory and link joules, kernels launched.
+    """[..., 8]: kernel, expert and collective time, clock-bound time, compute, memory and link joules, kernels.
 
     Nothing of an engine is in them: `finished` adds it.
     """
     total = np.zeros((*shape, WIDTH))
     for item in priced:
         n, c = item.task.count, item.cost
-        total[..., COLLECTIVE if isinstance(item.task.op, COLLECTIVES) else TIME] += n * c.time_s
+        total[..., _column(item.task.op)] += n * c.time_s
         total[..., CORE] += n * c.core_s
         total[..., COMPUTE] += n * c.compute_j
         total[..., MEMORY] += n * c.memory_j
@@ -50,10 +50,15 @@ def totals(priced: Iterable[Priced], shape: tuple[int, ...] = ()) -> Floats:
     return total
 
 
+def _column(op: Op) -> int:
+    """Which of an engine's factors a kernel's time takes."""
+    return COLLECTIVE if isinstance(op, COLLECTIVES) else EXPERTS if isinstance(op, MoeFfn) else TIME
+
+
 def engine_seconds(item: Priced, engine: Engine) -> float:
     """Seconds of all launches of a task under an engine, without the gaps between them."""
-    factor = engine.collectives if isinstance(item.task.op, COLLECTIVES) else engine.quality
-    return item.task.count * float(np.sum(item.cost.time_s)) * factor.value
+    factors = {COLLECTIVE: engine.collectives, EXPERTS: engine.experts, TIME: engine.quality}
+    return item.task.count * float(np.sum(item.cost.time_s)) * factors[_column(item.task.op)].value
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +79,16 @@ def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerMode
 
     Outside of graphs the device waits for the host where launching takes longer than running.
     """
-    quality, gaps = engine.quality.value, total[..., KERNELS] * engine.gap.value
-    running = total[..., TIME] * quality + total[..., COLLECTIVE] * engine.collectives.value + gaps
+    gaps = total[..., KERNELS] * engine.gap.value
+    kernels = total[..., TIME] * engine.quality.value + total[..., EXPERTS] * engine.experts.value
+    running = kernels + total[..., COLLECTIVE] * engine.collectives.value + gaps
     launched = total[..., KERNELS] * engine.launch.value
     time = running if overhead.graph else np.maximum(running, launched)
     time = time + overhead.host_s + overhead.sampling_s
     memory = total[..., MEMORY] + overhead.sampling_s * overhead.sampling_w
-    core, rest = total[..., CORE] * quality, memory + total[..., LINK]
+    own = total[..., TIME] + total[..., EXPERTS]
+    core = total[..., CORE] * kernels / np.where(own > 0, own, 1.0)
+    rest = memory + total[..., LINK]
     clock = clock_under_cap(time, core, total[..., COMPUTE], rest, power)
     stretched = time + core * (1.0 / clock - 1.0)
     compute = total[..., COMPUTE] * clock**power.exponent
@@ -89,13 +97,14 @@ def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerMode
 
 def finished_one(total: Sequence[float], overhead: Overhead, engine: Engine, power: PowerModel) -> list[float]:
     """`finished` for a single step in plain floats, which is some thirty times faster for one."""
-    kernel_s, collective_s, core, compute, memory, link, kernels = total
-    time = kernel_s * engine.quality.value + collective_s * engine.collectives.value + kernels * engine.gap.value
+    kernel_s, expert_s, collective_s, core, compute, memory, link, launches = total
+    kernels = kernel_s * engine.quality.value + expert_s * engine.experts.value
+    time = kernels + collective_s * engine.collectives.value + launches * engine.gap.value
     if not overhead.graph:
-        time = max(time, kernels * engine.launch.value)
+        time = max(time, launches * engine.launch.value)
     time += overhead.host_s + overhead.sampling_s
     memory += overhead.sampling_s * overhead.sampling_w
-    core *= engine.quality.value
+    core *= kernels / (kernel_s + expert_s)
     if power.static_w + (compute + memory + link) / time > power.cap_w:
         clock = one_clock_under_cap(time, core, compute, memory + link, power)
         time += core * (1.0 / clock - 1.0)

@@ -12,6 +12,7 @@ from sparsesim.cost.accumulate import (
     COLLECTIVE,
     COMPONENTS,
     CORE,
+    EXPERTS,
     TIME,
     WIDTH,
     Floats,
@@ -97,7 +98,7 @@ class ReplicaSteps:
     def _finished(self, total: Floats, tokens: int, sequences: int) -> Floats:
         if self.stretch != 1.0:
             total = total.copy()
-            total[..., [TIME, COLLECTIVE, CORE]] *= self.stretch
+            total[..., [TIME, EXPERTS, COLLECTIVE, CORE]] *= self.stretch
         values = finished(total, self.overhead(tokens, sequences), self.engine, self.costs.power)
         values[..., 1:] *= self.devices
         return values
@@ -147,7 +148,7 @@ class ReplicaSteps:
             rows.append(row if share == 1 else tuple(v / share for v in row))
         total = [sum(column) for column in zip(*rows, strict=True)]
         if self.stretch != 1.0:
-            for place in (TIME, COLLECTIVE, CORE):
+            for place in (TIME, EXPERTS, COLLECTIVE, CORE):
                 total[place] *= self.stretch
         values = finished_one(total, self.overhead(tokens, decode + len(chunks)), self.engine, self.costs.power)
         return (values[0], *(v * self.devices for v in values[1:]))

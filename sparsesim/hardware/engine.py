@@ -38,6 +38,10 @@ class Engine(Frozen):
     graph_tok: Figure[int] = Field(description="tokens of a step up to which graphs are used; 0: never")
     reserve: Figure[units.Bytes] = Field(description="a device's context, graphs, communicators and activations")
     quality: Figure[float] = Field(description="time of its kernels over ours")
+    experts: Figure[float] = Field(
+        default_factory=lambda: Figure[float](value=1.0, source="assumed: as ours"),
+        description="time of its expert kernels over ours",
+    )
     collectives: Figure[float] = Field(
         default_factory=lambda: Figure[float](value=1.0, source="assumed: NCCL's, as measured"),
         description="time of its collectives over NCCL's",

@@ -36,6 +36,7 @@ NUMBERS = (
     Number("sampling", 0.0, 2e-9, 0.1e-9),
     Number("gap", -2.5e-6, 6e-6, 1e-6),
     Number("quality", 0.5, 2.0, 0.15),
+    Number("experts", 0.4, 3.0, 0.3),
     Number("collectives", 0.1, 3.0, 0.3),
 )
 PRIOR_WEIGHT = 0.06

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsesim.cost.fitted import TRANSFER_HALF_WIDTH, WIDEN_PER_OCTAVE
 from sparsesim.cost.kernel import Cost, CostModel
@@ -28,7 +29,7 @@ from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.topology import Fabric, Topology, load_topology, own_topology
 from sparsesim.model.arch import Model
 from sparsesim.model.blocks.moe import Moe
-from sparsesim.model.load import ExpertLoad, read_load
+from sparsesim.model.load import ExpertLoad
 from sparsesim.model.setting import Setting
 from sparsesim.work import MoeCombine, MoeDispatch, MoeFfn, Op
 
@@ -40,6 +41,10 @@ ISLAND, DOMAIN = "h800-deepep", "gb200-nvl72"
 ISLAND_GPUS = 8
 MEASURED_NODES = 8
 """Nodes up to which `ISLAND` was measured; beyond, the interval widens by half per doubling (facts: kernel forms)."""
+
+LOW_LATENCY_TOK = 256
+"""Tokens a rank up to which engines use the low-latency kernels between nodes: DeepEP's README asks for batches below
+256, as their buffers hold a token for every expert; beyond, the throughput kernels send a token once to a node."""
 
 Groups = Mapping[tuple[int, int], tuple[ExpertParallel, ...]]
 
@@ -102,7 +107,11 @@ class PlacedCosts(CostModel):
         nodes = len(self._group(op)[0].visits.node)
         if self.fit.of(op.op) is not None or (op.mode == "throughput" and nodes > 1):
             return self._lengthened(op)
-        return self._published(op, nodes)
+        many = np.asarray(op.tokens) > LOW_LATENCY_TOK
+        if nodes == 1 or not many.any():
+            return self._published(op, nodes)
+        by_node = self._lengthened(replace(op, mode="throughput"))
+        return by_node if many.all() else _where(many, by_node, self._published(op, nodes))
 
     def _published(self, op: MoeDispatch | MoeCombine, nodes: int) -> Cost:
         """By the kernel fitted to published rows."""
@@ -160,6 +169,15 @@ class PlacedCosts(CostModel):
         return replace(op, tokens=op.tokens * factor, experts=groups[0].slots, load="uniform")
 
 
+def _where(mask: NDArray[np.bool_], one: Cost, other: Cost) -> Cost:
+    """Rows of one cost where the mask holds, else of the other."""
+    words = ("kernel_class", "provenance")
+    values: dict[str, Any] = {n: f"{getattr(other, n)} | {getattr(one, n)}" for n in words}
+    for name in Cost.__dataclass_fields__.keys() - values.keys():
+        values[name] = np.where(mask, getattr(one, name), getattr(other, name))
+    return Cost(**values)
+
+
 def placed_costs(
     costs: CostModel, model: Model, setting: Setting, topology: Topology, placement: Placement, load: ExpertLoad
 ) -> PlacedCosts:
@@ -180,8 +198,8 @@ def placed_costs(
         costs.chip,
         link_bytes_per_s=fabric.link_bytes_per_s,
         link_s=fabric.hop_s,
-        nic_bytes_per_s=fabric.nic_bytes_per_s / fabric.gpus_per_nic,
-        nic_s=fabric.rdma_s,
+        nic_bytes_per_s=fabric.nic_bytes_per_s / fabric.gpus_per_nic or costs.chip.nic_bytes_per_s,
+        nic_s=fabric.rdma_s or costs.chip.nic_s,
         gpus_per_node=fabric.gpus_per_node,
     )
     nic_j = fabric.nic_j_per_byte or costs.power.nic_j_per_byte
@@ -194,24 +212,40 @@ def deployed_costs(
     costs: CostModel,
     model: Model,
     setting: Setting,
-    topology: str | None,
-    placement: str | Mapping[str, Any],
-    load: str | Mapping[str, Any],
+    topology: Topology | None,
+    placement: Placement,
+    load: ExpertLoad,
 ) -> CostModel:
-    """The cost model for a scenario's keys: `topology` by name (None: the hardware's own node), `placement`, load.
+    """The cost model for a scenario's keys: `topology` (None: the hardware's own node), `placement`, `expert_load`.
 
-    A replica of one device has no network: its cost model is returned as it is.
+    On the hardware's own node, with experts that are not spread over ranks, it is returned as it is.
 
     Raises:
-        InputError: an unknown topology or placement, or what does not fit together.
+        InputError: what does not fit together, or would change nothing.
 
     """
     devices = setting.ranks * setting.pp
-    if devices == 1 and topology is None:
+    spread = setting.ep > 1 and any(isinstance(block, Moe) for block, _ in model.blocks)
+    if placement.kind != "contiguous" and not spread:
+        why = f"{model.name} with ep {setting.ep} spreads no experts over ranks"
+        raise InputError(Problem(f"{placement.kind}: {why}", path="deployment.placement", hint="ep above 1"))
+    if devices == 1 and topology is not None:
+        raise InputError(Problem("a replica of one device has nothing to link", path="deployment.topology"))
+    if topology is None and not spread:
         return costs
-    chosen = load_topology(topology) if topology is not None else own_topology(costs.gpu, devices)
-    try:
-        placed: Placement = Placement.resolve(placement if isinstance(placement, str) else dict(placement))
-    except ValueError as error:
-        raise InputError(Problem(str(error), path="deployment.placement")) from None
-    return placed_costs(costs, model, setting, chosen, placed, read_load(load))
+    return placed_costs(costs, model, setting, topology or own_topology(costs.gpu, devices), placement, load)
+
+
+def redundant_slots(model: Model, placement: Placement, ep: int) -> int:
+    """Slots that a placement has beyond one per expert: `Setting.redundant`.
+
+    Raises:
+        InputError: layers with different numbers of experts would need different ones.
+
+    """
+    numbers = sorted({block.experts for block, _ in model.blocks if isinstance(block, Moe)}) if ep > 1 else []
+    beyond = {placement.slots(experts, ep) - experts for experts in numbers}
+    if len(beyond) > 1:
+        shown = f"layers of {', '.join(map(str, numbers))} experts do not fill ep {ep} alike"
+        raise InputError(Problem(f"{placement.kind}: {shown}", path="deployment.placement"))
+    return max(beyond, default=0)

@@ -64,6 +64,10 @@ class Assignment:
 class Placement(Member, family="sparsesim.cost.network.placement"):
     """Says where experts go, given their loads."""
 
+    def slots(self, experts: int, ranks: int) -> int:
+        """Slots of all ranks together, those for copies and empty ones included: as many on every rank."""
+        return -(-experts // ranks) * ranks
+
     @abstractmethod
     def place(self, load: Floats, ranks: int) -> Assignment:
         """Experts (with `load[e]`, any unit) to `ranks` ranks.

@@ -17,6 +17,11 @@ class Replicated(Placement):
 
     redundant: int = Field(ge=0, description="slots beyond one per expert; experts + redundant fill the ranks")
 
+    def slots(self, experts: int, ranks: int) -> int:
+        """One per expert and the redundant ones."""
+        del ranks
+        return experts + self.redundant
+
     def place(self, load: Floats, ranks: int) -> Assignment:
         """Replicate, then pack."""
         slots = len(load) + self.redundant
