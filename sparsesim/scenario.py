@@ -10,12 +10,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic_core import CoreSchema
 
 from sparsesim import units
+from sparsesim.cost.network.placement import Placement
 from sparsesim.errors import InputError, Problem
 from sparsesim.families import Frozen
+from sparsesim.hardware.topology import Topology, load_topology
 from sparsesim.loading import Document, build, find, load_yaml, with_settings
+from sparsesim.model.load import ExpertLoad, read_load
 from sparsesim.model.setting import Precision
 from sparsesim.sim.routers import Router
 from sparsesim.sim.schedulers import Scheduler
@@ -38,6 +42,27 @@ def _named(value: Any) -> Any:
 HardwareField = Annotated[Hardware, BeforeValidator(_named)]
 
 
+class _OrWord:
+    """Says in the schema that a word with values is accepted too."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
+
+
+ExpertLoadField = Annotated[ExpertLoad, BeforeValidator(read_load), _OrWord()]
+
+
+def _known_topology(value: Any) -> Any:
+    if not isinstance(value, str):
+        return Topology.resolve(value)
+    load_topology(value)
+    return value
+
+
+TopologyField = Annotated[str | Topology, BeforeValidator(_known_topology)]
+"""A name, which the manifest keeps, or a topology written out."""
+
+
 class MemorySettings(Frozen):
     """How much of the device memory the engine takes, or the KV blocks a replica has."""
 
@@ -53,8 +78,10 @@ class Layout(Frozen):
     dp: int = Field(1, ge=1, description="copies of the attention inside a replica")
     ep: int = Field(1, ge=1, description="ranks the experts are spread over; divides tp*dp")
     pp: int = Field(1, ge=1, description="stages the layers are divided into")
-    topology: str | None = Field(None, description="instead of the hardware's own node")
-    placement: dict[str, Any] | str = Field("contiguous", description="of experts on ranks")
+    topology: TopologyField | None = Field(None, description="instead of the hardware's own node")
+    placement: Placement = Field(
+        default_factory=lambda: Placement.resolve("contiguous"), description="of experts on ranks"
+    )
     replicas: int = Field(1, ge=1)
     scheduler: Scheduler = Field(default_factory=lambda: Scheduler.resolve("continuous"))
     memory: MemorySettings = MemorySettings()
@@ -139,7 +166,9 @@ class Scenario(Frozen):
     model: str = Field(description="a name, a YAML, or a path to a config.json")
     precision: Precision | None = Field(None, description="instead of the model's own")
     deployment: Deployment
-    expert_load: str | dict[str, Any] = Field("uniform", description="how tokens spread over experts")
+    expert_load: ExpertLoadField = Field(
+        default_factory=lambda: read_load("uniform"), description="how tokens spread over experts"
+    )
     sparsity: dict[str, Any] | None = Field(None, description="activation sparsity and its format")
     densities: str | None = Field(None, description="named set of activation densities by projection")
     workload: Workload

@@ -13,6 +13,7 @@ import numpy as np
 from sparsesim.cost.breakdown import Step
 from sparsesim.cost.kernel import CostModel, cost_model
 from sparsesim.cost.memory import MemoryPlan, check_fits, plan_memory
+from sparsesim.cost.network.placed import deployed_costs, redundant_slots
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.cost.tables import StepTables
 from sparsesim.errors import InputError, Problem
@@ -21,8 +22,11 @@ from sparsesim.hardware.engine import Engine, load_engine
 from sparsesim.hardware.figure import Figure
 from sparsesim.hardware.figures import figures
 from sparsesim.hardware.profile import load_device
+from sparsesim.hardware.topology import load_topology
 from sparsesim.metrics.ops import ops_columns
 from sparsesim.model.arch import Model
+from sparsesim.model.load import ExpertLoad
+from sparsesim.model.load.empirical import Empirical
 from sparsesim.model.setting import Setting
 from sparsesim.model.sparsity import Sparsity
 from sparsesim.model.zoo import load_model
@@ -109,18 +113,22 @@ def _system(name: str, pool: Pool, model: Model, scenario: Scenario) -> PoolSyst
     if cap is not None and cap > gpu.power.cap.value:
         own = gpu.power.cap.value
         raise InputError(Problem(f"{cap:g} W is above {gpu.name}'s own cap of {own:g} W", path="power.cap"))
+    topology = load_topology(pool.topology) if isinstance(pool.topology, str) else pool.topology
+    load = load_of(scenario)
     setting = Setting(
         tp=pool.tp,
         dp=pool.dp,
         ep=pool.ep,
         pp=pool.pp,
-        gpus_per_node=gpu.node.gpus.value,
+        gpus_per_node=topology.fabric().gpus_per_node if topology else gpu.node.gpus.value,
         precision=scenario.precision or model.precision,
-        expert_load=load_text(scenario.expert_load),
+        expert_load=load.word(),
         sparsity=Sparsity.resolve(scenario.sparsity) if scenario.sparsity else None,
         fused=engine.fused,
+        redundant=redundant_slots(model, pool.placement, pool.ep),
     )
-    return PoolSystem(name, pool, model, gpu, engine, setting, cost_model(gpu, cap))
+    costs = deployed_costs(cost_model(gpu, cap), model, setting, topology, pool.placement, load)
+    return PoolSystem(name, pool, model, gpu, engine, setting, costs)
 
 
 def gpu_of(hardware: Hardware) -> Gpu:
@@ -136,12 +144,12 @@ def gpu_of(hardware: Hardware) -> Gpu:
     return device.in_mode(hardware.mode) if hardware.mode else device
 
 
-def load_text(load: str | dict[str, Any]) -> str:
-    """An expert load as the cost core's one word, `zipf:0.8`."""
-    if isinstance(load, str):
-        return load
-    numbers = [value for key, value in load.items() if key != "kind"]
-    return ":".join([str(load.get("kind", "")), *(str(n) for n in numbers)])
+def load_of(scenario: Scenario) -> ExpertLoad:
+    """The scenario's expert load, the path of a routing log taken from the scenario's folder."""
+    load = scenario.expert_load
+    if isinstance(load, Empirical) and load.file is not None and (scenario.folder / load.file).is_file():
+        return load.model_copy(update={"file": scenario.folder / load.file})
+    return load
 
 
 def single_pool(scenario: Scenario) -> PoolSystem:
@@ -201,7 +209,7 @@ def _memory(system: PoolSystem) -> dict[str, Any]:
 
 def _assumptions(scenario: Scenario, pools: Mapping[str, PoolSystem]) -> list[str]:
     """What is assumed rather than measured or published, in sentences."""
-    lines = [f"experts are loaded {load_text(scenario.expert_load)}"] if _routed(pools) else []
+    lines = [f"experts are loaded {scenario.expert_load.word()}"] if _routed(pools) else []
     for system in pools.values():
         lines += [f"{system.model.name}: {line}" for line in system.model.assumed]
         assumed = [row["figure"] for row in figures(system.gpu) if row["source"].startswith("assumed")]

@@ -140,7 +140,7 @@ class Model(Frozen):
         return tuple(_counted(layers[a:b]) for a, b in pairwise([0, *ends]))
 
     def device_weight_bytes(self, setting: Setting) -> float:
-        """Bytes on the fullest device, split over tp, experts over tp*dp ranks.
+        """Bytes on the fullest device, split over tp, experts and their redundant slots over tp*dp ranks.
 
         The first pipeline stage has the embedding, the last the LM head (a tied table is on both).
         """
@@ -159,7 +159,8 @@ class Model(Frozen):
         inner = Weights()
         for block, count in blocks:
             own = block.stored_in(self.d_model, count, setting.tp)
-            inner += replace(own, experts=-(-own.experts // setting.ranks))
+            held = math.ceil(own.experts * block.held_experts(setting) / setting.ranks)
+            inner += replace(own, experts=held)
         return _bytes(inner, setting.precision)
 
     def kv_bytes_per_token(self, precision: Precision | None = None, tp: int = 1) -> float:

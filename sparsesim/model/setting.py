@@ -69,8 +69,8 @@ class Setting:
     """Parallel layout, precision, expert load and sparsity of a step.
 
     A replica has tp*dp*pp devices: attention is split over tp and replicated over dp, experts are spread over
-    ep ranks and each is split tp*dp/ep ways. `fused` is a serving engine's kernels; without it every pass of an
-    eager framework is launched on its own.
+    ep ranks and each is split tp*dp/ep ways; `redundant` slots beyond one per expert hold copies of some, or nothing.
+    `fused` is a serving engine's kernels; without it every pass of an eager framework is launched on its own.
     """
 
     tp: int = 1
@@ -83,9 +83,12 @@ class Setting:
     sparsity: Sparsity | None = None
     fused: bool = True
     layer_sparsity: LayerSparsity | None = None
+    redundant: int = 0
 
     def __post_init__(self) -> None:
-        """Raise InputError where a degree is below one or ep does not divide the ranks."""
+        """Raise InputError where a degree is below one, slots are missing, or ep does not divide the ranks."""
+        if self.redundant < 0:
+            raise InputError(Problem(f"redundant {self.redundant} must be at least 0", path="redundant"))
         for name in ("tp", "dp", "ep", "pp", "gpus_per_node"):
             if getattr(self, name) < 1:
                 raise InputError(Problem(f"{name} {getattr(self, name)} must be at least 1", path=name))

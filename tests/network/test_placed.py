@@ -23,6 +23,7 @@ GPU = load_device("h100-sxm")
 MODEL = load_model("qwen3-30b-a3b")
 SETTING = Setting(dp=16, ep=16)
 COSTS = cost_model(GPU)  # type: ignore[arg-type]
+CONTIGUOUS, UNIFORM = Placement.resolve("contiguous"), read_load("uniform")
 OWN = own_topology(GPU, 16)  # type: ignore[arg-type]
 
 
@@ -36,7 +37,7 @@ def dispatch(tokens: float = 128.0) -> MoeDispatch:
 
 def decode_s(costs: PlacedCosts) -> float:
     steps = ReplicaSteps(StepTables(MODEL, SETTING, costs), load_engine("vllm"), 16)
-    return float(steps.decode(16 * 512).base[0])
+    return float(steps.decode(16 * 256).base[0])
 
 
 def test_even_routing_on_the_own_topology_changes_no_kernel() -> None:
@@ -52,7 +53,7 @@ def test_even_routing_on_the_own_topology_changes_no_kernel() -> None:
 def test_the_published_kernels_come_out_of_an_h800_replica(ranks: int, dispatch_us: float, combine_us: float) -> None:
     """128 tokens a rank of 7,168, top 8 of 256, as in the DeepEP table."""
     gpu, model, setting = load_device("h800-sxm"), load_model("deepseek-v3"), Setting(dp=ranks, ep=ranks)
-    costs = deployed_costs(cost_model(gpu), model, setting, None, "contiguous", "uniform")  # type: ignore[arg-type]
+    costs = deployed_costs(cost_model(gpu), model, setting, None, CONTIGUOUS, UNIFORM)  # type: ignore[arg-type]
     sizes = {"ranks": ranks, "nodes": ranks // 8, "tokens": 128, "d_model": 7168, "top_k": 8, "experts": 256}
     for op, measured in ((MoeDispatch(**sizes), dispatch_us), (MoeCombine(**sizes), combine_us)):
         cost = costs.cost(op)
@@ -69,7 +70,7 @@ def test_energy_of_dispatch_counts_bytes_inside_and_between_nodes() -> None:
 
 def test_the_interval_widens_beyond_the_nodes_that_were_measured() -> None:
     setting = Setting(dp=128, ep=128)
-    wide = deployed_costs(COSTS, MODEL, setting, None, "contiguous", "uniform")
+    wide = deployed_costs(COSTS, MODEL, setting, None, CONTIGUOUS, UNIFORM)
     far = replace(dispatch(), ranks=128.0, nodes=16.0)
     assert float(wide.cost(far).half_width) == pytest.approx(float(placed().cost(dispatch()).half_width) + 0.5)
 
@@ -89,14 +90,14 @@ def test_skew_lengthens_dispatch_in_proportion_to_tokens() -> None:
 def test_replication_takes_back_most_of_the_skew_of_a_step() -> None:
     even, skewed = decode_s(placed()), decode_s(placed("zipf:0.8"))
     eplb = decode_s(placed("zipf:0.8", {"kind": "replicated", "redundant": 32}))
-    assert skewed > 1.1 * even
+    assert skewed > 1.05 * even
     assert eplb < even + 0.3 * (skewed - even)
 
 
 def test_twice_the_nic_halves_what_the_nic_takes() -> None:
-    fast = OWN.model_copy(update={"nic": OWN.nic * 2})  # type: ignore[attr-defined]
+    slow, fast = (OWN.model_copy(update={"nic": OWN.nic * share}) for share in (0.25, 0.5))  # type: ignore[attr-defined]
     big = dispatch(100_000.0)
-    slow_s, fast_s = (float(placed(topology=t).cost(big).time_s) for t in (OWN, fast))
+    slow_s, fast_s = (float(placed(topology=t).cost(big).time_s) for t in (slow, fast))
     assert fast_s == pytest.approx(slow_s / 2, rel=0.02)
 
 
@@ -126,18 +127,26 @@ def test_the_number_of_draws_is_enough() -> None:
     assert few == pytest.approx(many, rel=0.05)
 
 
-def test_scenario_keys_choose_topology_and_placement() -> None:
-    alone = deployed_costs(COSTS, MODEL, Setting(), None, "contiguous", "uniform")
-    assert alone is COSTS
-    own = deployed_costs(COSTS, MODEL, SETTING, None, "balanced", "zipf:0.8")
+def test_many_tokens_go_once_to_a_node_and_few_straight_to_their_experts() -> None:
+    """8 of 128 experts on 2 nodes: 4 copies go to the other node, or (deduplicated) 1 - C(64,8)/C(128,8) = 0.997."""
+    costs = placed()
+    few, many = dispatch(200.0), dispatch(20_000.0)
+    both = costs.cost(replace(dispatch(), tokens=np.array([200.0, 20_000.0])))
+    assert both.time_s == pytest.approx([float(costs.cost(op).time_s) for op in (few, many)])
+    assert costs.cost(many).kernel_class == "moe_dispatch"
+    assert costs.cost(few).kernel_class == "moe_dispatch.h800-deepep"
+    straight = costs._published(many, 2).time_s
+    assert float(costs.cost(many).time_s) < float(straight) / 2
+
+
+def test_on_its_own_node_without_spread_experts_the_cost_model_stays() -> None:
+    assert deployed_costs(COSTS, MODEL, Setting(), None, CONTIGUOUS, UNIFORM) is COSTS
+    assert deployed_costs(COSTS, MODEL, Setting(tp=4), None, CONTIGUOUS, UNIFORM) is COSTS
+    own = deployed_costs(COSTS, MODEL, SETTING, None, Placement.resolve("balanced"), read_load("zipf:0.8"))
     assert isinstance(own, PlacedCosts)
     assert (own.fabric.nodes, own.power.nic_j_per_byte) == (2, COSTS.power.nic_j_per_byte)
-    named = deployed_costs(COSTS, MODEL, SETTING, "nvl72", {"kind": "round_robin"}, {"kind": "uniform"})
+    named = deployed_costs(COSTS, MODEL, SETTING, load_topology("nvl72"), CONTIGUOUS, UNIFORM)
     assert named.chip.link_bytes_per_s == pytest.approx(900e9)
-    with pytest.raises(InputError, match=r"unknown topology 'nvl73'.*nvl72"):
-        deployed_costs(COSTS, MODEL, SETTING, "nvl73", "balanced", "uniform")
-    with pytest.raises(InputError, match=r"deployment.placement.*did you mean balanced"):
-        deployed_costs(COSTS, MODEL, SETTING, None, "balance", "uniform")
 
 
 def test_what_does_not_fit_is_named() -> None:
@@ -149,3 +158,7 @@ def test_what_does_not_fit_is_named() -> None:
         placed(placement={"kind": "replicated", "redundant": 3})
     with pytest.raises(InputError, match="routes 2 of 4 experts"):
         placed().cost(replace(dispatch(), top_k=2, experts=4))
+    with pytest.raises(InputError, match=r"deployment.placement.*balanced: .* with ep 1 spreads no experts"):
+        deployed_costs(COSTS, MODEL, Setting(dp=2), None, Placement.resolve("balanced"), UNIFORM)
+    with pytest.raises(InputError, match="a replica of one device has nothing to link"):
+        deployed_costs(COSTS, MODEL, Setting(), load_topology("nvl72"), CONTIGUOUS, UNIFORM)

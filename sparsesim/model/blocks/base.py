@@ -53,6 +53,11 @@ class Block(Member, family="sparsesim.model.blocks"):
         """Weights of all of the model's layers that have this block."""
         return self.stored(d_model, tp).times(layers)
 
+    def held_experts(self, setting: Setting) -> float:
+        """Expert weights that a layout holds over those that there are."""
+        del setting
+        return 1.0
+
     def parameters(self, d_model: int) -> int:
         """All parameters."""
         return self.stored(d_model).total

@@ -77,6 +77,10 @@ class Moe(Block):
             active_experts=self.working_top_k * each,
         )
 
+    def held_experts(self, setting: Setting) -> float:
+        """Redundant slots are held beside the experts."""
+        return 1.0 + setting.redundant / self.experts
+
     def own_token_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
         """Router, choice, experts with whatever moves tokens to them and back, shared experts.
 
@@ -126,10 +130,12 @@ class Moe(Block):
         """The grouped products of one rank.
 
         Raises:
-            InputError: ep does not divide the experts, or the ways an expert is split its neurons.
+            InputError: ep does not divide the experts with their redundant slots, or the ways an expert is split its
+                neurons.
 
         """
-        split(self.experts, setting.ep, "experts", "ep")
+        named = f"experts and {setting.redundant} redundant slots" if setting.redundant else "experts"
+        split(self.experts + setting.redundant, setting.ep, named, "ep")
         ways = setting.ranks // setting.ep
         split(self.d_ff, ways, "neurons of an expert", "tp*dp/ep")
         precision = setting.precision
