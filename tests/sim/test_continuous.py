@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from step_models import Affine, Constant
 
+from sparsesim.errors import InputError
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.routers.round_robin import RoundRobin
 from sparsesim.sim.run import simulate_fleet
@@ -64,6 +65,22 @@ def test_no_block_for_a_running_request_preempts_the_last_which_computes_everyth
     assert records.requests["finish_s"][1] == pytest.approx(0.20 + 0.03)
     assert records.steps["prefill_tok"].sum() == 32 + 33
     assert records.steps["output_tok"].sum() == 40
+
+
+def test_swapping_moves_blocks_out_and_back_instead_of_computing_again():
+    # as above: at 0.17 the second holds 32 tokens, 2 blocks of 1 ms each way
+    table = RequestTable.of([0.0, 0.0], [16, 16], [20, 20])
+    spec = ReplicaSpec(TEN_MS, kv_blocks=4, max_context=1000, swap_s_per_block=1e-3)
+    records = simulate_fleet(table, [spec], RoundRobin(), Continuous(preemption="swap"))
+    # the first goes on when the two blocks are out; the second comes back when it is done, with three tokens to go
+    assert records.requests["finish_s"][0] == pytest.approx(0.20 + 2e-3)
+    assert records.requests["finish_s"][1] == pytest.approx(0.20 + 2e-3 + 2e-3 + 0.03)
+    assert records.steps["prefill_tok"].sum() == 32
+
+
+def test_swapping_needs_to_know_how_long_a_block_takes():
+    with pytest.raises(InputError, match="swap_s_per_block"):
+        serve([0.0], [10], [5], rules=Continuous(preemption="swap"))
 
 
 def test_the_head_of_the_queue_blocks_those_behind_it():
