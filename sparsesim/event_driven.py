@@ -194,35 +194,48 @@ def _bounded(bounds: Bounds, replicas: int) -> dict[str, Any]:
 
 
 def _checked(scenario: Scenario, pool: Pool, device: Neuromorphic) -> Static:
-    """The workload, or every key that these chips cannot answer to."""
-    problems = [
-        Problem(f"has no meaning on {device.name}: layers are laid over its chips by memory", f"deployment.{name}")
-        for name in _NO_MEANING
-        if name in scenario.deployment.model_fields_set
-        and getattr(pool, name) != Pool.model_fields[name].get_default(call_default_factory=True)
-    ]
+    """The workload.
+
+    Raises:
+        InputError: every key that these chips cannot answer to.
+
+    """
     workload = scenario.workload
+    problems = [*_misplaced(scenario, pool, device), *_density_faults(scenario, device)]
     if not isinstance(workload, Static):
         hint = "kind static, with phase decode or prefill and batch 1; GPUs serve requests"
         problems.append(Problem(f"{device.name} is costed on a fixed batch only", "workload.kind", hint=hint))
     elif device.array is not None and (workload.phase != "decode" or workload.batch > device.sequences.value):
         hint = f"phase decode, batch 1 to {device.sequences.value}"
         problems.append(Problem(f"{device.name} has bounds for decoding only", "workload", hint=hint))
-    if device.array is None and scenario.densities is None:
-        own = [name for name in density_names() if load_densities(name).model == scenario.model]
-        hint = f"name a set: {', '.join(own)}" if own else "add a set to scenarios/densities: none is for this model"
-        problems.append(Problem("missing: an event-driven chip's time depends on them", "densities", hint=hint))
-    if device.array is not None and scenario.densities is not None:
-        problems.append(Problem(f"{device.name} multiplies zeros as any other value", "densities"))
-    if scenario.power.cap is not None:
-        problems.append(Problem(f"{device.name} has no power cap", "power.cap"))
-    if pool.hardware.mode is not None:
-        problems.append(Problem(f"{device.name} has no power modes", "deployment.hardware.mode"))
-    if scenario.sparsity is not None:
-        hint = "name a set of densities by projection instead: densities"
-        problems.append(Problem(f"{device.name} takes no law of FFN sparsity", "sparsity", hint=hint))
-    if "expert_load" in scenario.model_fields_set:
-        problems.append(Problem(f"{device.name} runs no experts", "expert_load"))
     if problems or not isinstance(workload, Static):
         raise InputError(problems)
     return workload
+
+
+def _misplaced(scenario: Scenario, pool: Pool, device: Neuromorphic) -> list[Problem]:
+    """Keys that mean something on a GPU only."""
+    faults = {
+        f"deployment.{name}": "layers are laid over its chips by memory"
+        for name in _NO_MEANING
+        if name in scenario.deployment.model_fields_set
+        and getattr(pool, name) != Pool.model_fields[name].get_default(call_default_factory=True)
+    }
+    faults |= {"power.cap": "it has no power cap"} if scenario.power.cap is not None else {}
+    faults |= {"deployment.hardware.mode": "it has no power modes"} if pool.hardware.mode is not None else {}
+    faults |= {"sparsity": "name densities by projection instead"} if scenario.sparsity is not None else {}
+    faults |= {"expert_load": "it runs no experts"} if "expert_load" in scenario.model_fields_set else {}
+    return [Problem(f"has no meaning on {device.name}", path, hint=hint) for path, hint in faults.items()]
+
+
+def _density_faults(scenario: Scenario, device: Neuromorphic) -> list[Problem]:
+    """Event-driven chips need densities, arrays have no use for them."""
+    if device.array is not None:
+        hint = "leave them out"
+        wrong = scenario.densities is not None
+        return [Problem(f"{device.name} multiplies zeros as any other value", "densities", hint=hint)] if wrong else []
+    if scenario.densities is not None:
+        return []
+    own = [name for name in density_names() if load_densities(name).model == scenario.model]
+    hint = f"name a set: {', '.join(own)}" if own else "add a set to scenarios/densities: none is for this model"
+    return [Problem("missing: an event-driven chip's time depends on them", "densities", hint=hint)]

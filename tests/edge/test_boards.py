@@ -102,6 +102,7 @@ def test_power_modes_slow_the_clock_and_lower_the_cap() -> None:
     board = load_board("jetson-orin-nano-super")
     slow = board.in_mode("15 W")
     assert slow.power.cap.value == 15.0
+    assert slow.memory.bandwidth.value == load_board("jetson-orin-nano").memory.bandwidth.value
     assert slow.compute["fp16"].value == pytest.approx(board.compute["fp16"].value * 612 / 1020)
     with pytest.raises(InputError, match=r"has no mode '12 W'.*15 W"):
         board.in_mode("12 W")
