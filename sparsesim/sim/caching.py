@@ -102,10 +102,10 @@ class CachingReplica(ContinuousReplica):
 
     def enter(self, job: Job, hits: int, q: int, need: int) -> None:
         """Take what is cached and the blocks of the first chunk."""
-        reused = job.hashes[:hits]
-        self.cache.use(reused)
+        job.held = job.hashes[:hits]
+        if hits:
+            self.cache.use(job.held)
         job.computed = hits * self.id_tok
-        job.held = reused
         self.free -= need
         job.blocks = self.blocks(job.computed + q)
         self.prefilling = job if job.computed + q < job.target else None
@@ -116,7 +116,8 @@ class CachingReplica(ContinuousReplica):
 
     def keep(self, job: Job, tokens: int) -> None:
         """Hold the blocks of its prompt that are full once `tokens` are computed."""
-        job.held += self.cache.add(job.hashes[len(job.held) : tokens // self.id_tok])
+        if tokens // self.id_tok > len(job.held):
+            job.held += self.cache.add(job.hashes[len(job.held) : tokens // self.id_tok])
 
     def take_chunk(self, job: Job, budget: int, free: int) -> tuple[int, int]:
         """Take blocks for a chunk; its tokens and the blocks left."""
@@ -127,7 +128,9 @@ class CachingReplica(ContinuousReplica):
 
     def advance(self) -> None:
         """Apply the leap; what decoding took may have been an idle block, before any request gave blocks back."""
-        self.make_room(self.free - self.grown(self.iterations))
+        cache, m = self.cache, self.iterations
+        if self.free - self.phased * (m // self.block_tok + 1) < len(cache.idle) * cache.kv_blocks:
+            cache.shrink(self.free - self.grown(m))
         super().advance()
 
     def make_room(self, free: int) -> None:

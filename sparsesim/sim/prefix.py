@@ -39,7 +39,7 @@ class PrefixCache:
     def idle_among(self, ids: Iterable[int]) -> int:
         """How many of the ids are idle: using them again takes their room from what counts as free."""
         idle = self.idle
-        return sum(one in idle for one in ids) if idle else 0
+        return sum(map(idle.__contains__, ids)) if idle else 0
 
     def use(self, ids: Iterable[int]) -> None:
         """One more request uses each of these held ids."""
@@ -64,7 +64,7 @@ class PrefixCache:
 
     def shrink(self, free_blocks: int) -> None:
         """Evict idle ids until they fit the blocks that count as free."""
-        if self.unbounded:
+        if self.unbounded or len(self.idle) * self.kv_blocks <= free_blocks:
             return
         room = max(free_blocks, 0) // self.kv_blocks
         while len(self.idle) > room:
