@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sparsesim.cost.choice import fastest
 from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, SIBLING_HALF_WIDTH, TRANSFER_HALF_WIDTH, ClassFit, Fit, load_fit
 from sparsesim.cost.forms import FORMS, Form, Timing
 from sparsesim.cost.forms.base import Floats
 from sparsesim.cost.power import PowerModel, clock_under_cap, power_model
 from sparsesim.hardware.device.gpu import Chip, Gpu
-from sparsesim.work import Array, Collective, Op
+from sparsesim.work import Array, Collective, Op, SparseFfn
 
 BOUNDS = ("compute", "memory", "network", "host")
 
@@ -61,6 +62,14 @@ class CostModel:
 
     def cost(self, op: Op) -> Cost:
         """Seconds and joules of an op; `regime="sustained"` holds it under the power cap."""
+        priced = self._of_form(op)
+        if isinstance(op, SparseFfn) and op.format == "auto":
+            either = fastest(priced, op, self._of_form)
+            slower = either["dense"].time_s < either["sparse"].time_s
+            return _chosen(np.where(slower, "dense", "sparse"), either)
+        return priced
+
+    def _of_form(self, op: Op) -> Cost:
         form: Form[Any] = FORMS[op.op]
         names = form.kernel_class(op)
         if isinstance(names, str):

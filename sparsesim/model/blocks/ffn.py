@@ -10,8 +10,8 @@ from sparsesim.model.setting import Setting
 from sparsesim.model.weights import Weights, split
 from sparsesim.work import Array, SparseFfn, Task
 
-SPARSE = ("auto", "dense", "twell", "compact", "ell", "csr")
-"""Formats that one sparse kernel of the whole FFN knows; the others keep its products apart."""
+SPARSE = ("auto", "twell", "compact", "ell", "csr")
+"""Formats that one sparse kernel of the whole FFN knows; the others, dense among them, keep its products apart."""
 
 
 class Ffn(Block):
