@@ -86,10 +86,13 @@ class ReplicaSteps:
         return self.setting.dp * self.setting.pp
 
     def overhead(self, tokens: int, sequences: int) -> Overhead:
-        """What the engine adds to a step of `tokens` a rank and `sequences` of the replica."""
+        """What the engine adds to a step of `tokens` a rank and `sequences` of the replica.
+
+        Every attention-data-parallel rank has an engine process of its own, which serves its own sequences.
+        """
         vocab = self.model.vocab
         return Overhead(
-            host_s=self.engine.host_s(sequences, vocab),
+            host_s=self.engine.host_s(sequences / self.setting.dp, vocab),
             sampling_s=self.engine.sampling_s(sequences / self._groups, vocab),
             sampling_w=self.costs.streaming_w,
             graph=tokens <= self.engine.graph_tok.value,
