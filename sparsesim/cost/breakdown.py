@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsesim.cost.accumulate import COMPONENTS, Floats, Priced, engine_seconds, price
+from sparsesim.cost.curve import Channel
 from sparsesim.cost.kernel import BOUNDS
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.model.arch import Batch
@@ -63,10 +64,18 @@ def at_context(steps: ReplicaSteps, sequences: int, context: float) -> list[floa
     curve = steps.decode(sequences)
     total = curve.base.copy()
     for channel in curve.channels:
-        inside = min(context, channel.window)
-        total += np.array([np.interp(inside, channel.knots, column) for column in channel.values.T])
+        total += _on(channel, min(context, channel.window))
     values: list[float] = total.tolist()
     return values
+
+
+def _on(channel: Channel, context: float) -> Floats:
+    """A channel's values at a context: linear between knots and beyond the last, as the simulation takes them."""
+    if len(channel.knots) == 1:
+        return np.asarray(channel.values[0])
+    i = int(np.clip(np.searchsorted(channel.knots, context, side="right") - 1, 0, len(channel.knots) - 2))
+    share = (context - channel.knots[i]) / (channel.knots[i + 1] - channel.knots[i])
+    return np.asarray(channel.values[i] * (1 - share) + channel.values[i + 1] * share)
 
 
 def mean_decode(steps: ReplicaSteps, sequences: float, first: float, last: float) -> Floats:

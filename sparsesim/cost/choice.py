@@ -23,12 +23,12 @@ SUMMED = ("time_s", "core_s", "compute_j", "memory_j", "link_j", "static_j", "fl
 
 def dense_ops(op: SparseFfn) -> tuple[Op, ...]:
     """The kernels of the same FFN without sparsity."""
-    common = {"dtype": op.dtype, "graph": op.graph, "regime": op.regime}
-    return (
-        Gemm(m=op.tokens, n=2.0 * op.d_ff, k=op.d_model, **common),
-        Pointwise(kind="relu_mul", tokens=op.tokens, width=op.d_ff, **common),
-        Gemm(m=op.tokens, n=op.d_model, k=op.d_ff, **common),
+    ops: tuple[Op, ...] = (
+        Gemm(m=op.tokens, n=2.0 * op.d_ff, k=op.d_model, dtype=op.dtype),
+        Pointwise(kind="relu_mul", tokens=op.tokens, width=op.d_ff, dtype=op.dtype),
+        Gemm(m=op.tokens, n=op.d_model, k=op.d_ff, dtype=op.dtype),
     )
+    return tuple(replace(one, graph=op.graph, regime=op.regime) for one in ops)
 
 
 def summed(costs: Sequence[Cost]) -> Cost:
