@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.cost.accumulate import WIDTH, Floats, finished_one, price, totals
+from sparsesim.cost.accumulate import Floats, finished_one, price, totals
 from sparsesim.cost.power import PowerModel
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.work import Task

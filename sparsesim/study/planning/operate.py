@@ -1,7 +1,7 @@
 """The closed form (`sparsesim.closed_form`) for many operating points of one layout at once.
 
-The number B of decoding sequences solves B = lam (o - 1) T(1 + B) / (1 - lam D(B)); here by bisection over arrays on the
-layout's curves. Prompts-first schedulers (SGLang) let decoding pause: D is then the whole of a prompt's own time.
+The number B of decoding sequences solves B = lam (o - 1) T(1 + B) / (1 - lam D(B)); here by bisection over arrays on
+the layout's curves. Prompts-first schedulers (SGLang) let decoding pause: D is then the whole of a prompt's own time.
 
 Percentiles, which the closed form does not have, are predicted for ranking only; simulation decides. The batch and the
 number of prompts that a request meets are taken as Poisson, a prompt waits as in an M/G/1 queue with the prompts'
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sparsesim.cost.accumulate import Floats
 from sparsesim.metrics.energy import CLOCK_HOLD_S
@@ -25,8 +26,9 @@ BISECTIONS = 36
 class Demand:
     """What a deployment is asked for: lengths, and the percentile that its SLO is about.
 
-    `long_prompt` and `long_output` are the lengths at that percentile over the mean ones, `spread` the squared coefficient of
-    variation of prompts, `deviations` how many standard deviations of a normal variable the percentile lies out.
+    `long_prompt` and `long_output` are the lengths at that percentile over the mean ones, `spread` the squared
+    coefficient of variation of prompts, `deviations` how many standard deviations of a normal variable the percentile
+    lies out.
     """
 
     load: Load
@@ -51,7 +53,7 @@ class Points:
     high_e2e_s: Floats
     power_w: Floats
     most_per_s: Floats
-    saturated: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    saturated: npt.NDArray[np.bool_]
 
 
 def operate(curves: Curves, demand: Demand, rate: Floats, most: Floats, budget: int, pausing: bool) -> Points:
@@ -90,11 +92,13 @@ class _Seen:
     pausing: bool
 
     def decode(self, sequences: Floats, column: int = 0) -> Floats:
-        return np.interp(sequences, self.curves.sequences, self.curves.decode[:, column])
+        return np.asarray(np.interp(sequences, self.curves.sequences, self.curves.decode[:, column]))
 
     def prompt(self, others: Floats, column: int = 0) -> Floats:
         rows = self.curves.prompt[self.budget, :, column]
-        return np.full_like(others, rows[0]) if self.pausing else np.interp(others, self.curves.sequences, rows)
+        if self.pausing:
+            return np.full_like(others, rows[0])
+        return np.asarray(np.interp(others, self.curves.sequences, rows))
 
     def lengthening(self, others: Floats) -> Floats:
         """Seconds by which one prompt lengthens the decoding of the others."""
@@ -102,12 +106,12 @@ class _Seen:
         if self.pausing:
             return own
         number = np.interp(others, self.curves.sequences, self.curves.iterations[self.budget])
-        return np.maximum(own - number * self.decode(others) * np.minimum(others, 1.0), 0.0)
+        return np.asarray(np.maximum(own - number * self.decode(others) * np.minimum(others, 1.0), 0.0))
 
     def surplus(self, rate: Floats, others: Floats, tokens: float) -> Floats:
         left = 1.0 - rate * self.lengthening(others)
         wanted = rate * tokens * self.decode(1 + others) / np.where(left > 0, left, 1.0)
-        return np.where(left > 0, wanted - others, np.inf)
+        return np.asarray(np.where(left > 0, wanted - others, np.inf))
 
 
 def _points(
@@ -116,7 +120,7 @@ def _points(
     rate: Floats,
     running: Floats,
     most_per_s: Floats,
-    saturated: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    saturated: npt.NDArray[np.bool_],
 ) -> Points:
     tokens = max(demand.load.output_tok - 1.0, 0.0)
     step, own, slower = seen.decode(1 + running), seen.prompt(running), rate * seen.lengthening(running)
@@ -148,7 +152,8 @@ def _waiting(load: Floats, own_s: Floats, demand: Demand) -> Floats:
     load = np.minimum(load, 0.99)
     mean_if_any = own_s * (1 + demand.spread) / 2 / (1 - load)
     beyond = 1 - demand.percentile / 100
-    return np.maximum(mean_if_any * np.log(np.maximum(load, 1e-12) / max(beyond, 1e-6)), 0.0)
+    tail = np.log(np.maximum(load, 1e-12) / max(beyond, 1e-6))
+    return np.asarray(np.maximum(mean_if_any * tail, 0.0))
 
 
 def _watts(seen: _Seen, rate: Floats, running: Floats, own: Floats, decoding: Floats) -> Floats:

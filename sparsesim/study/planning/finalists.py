@@ -1,0 +1,211 @@
+"""The finalists: which candidates are simulated, in which order, and what they do.
+
+All finalists of a variant serve the same requests (common random numbers). The next one is the cheapest that is
+predicted to meet the SLO; predictions are corrected by the median of simulated over predicted percentiles so far. Once
+one has met it, candidates that would be better still are tried in order of how near they are, then equals of the best.
+A batch limit that was never reached changes nothing: such twins are not simulated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsesim.cost.accumulate import Floats
+from sparsesim.cost.step import ReplicaSteps
+from sparsesim.metrics import summarise
+from sparsesim.scenario import Scenario
+from sparsesim.simulation import serve
+from sparsesim.study.cases import varied
+from sparsesim.study.planning.money import OBJECTIVES
+from sparsesim.study.planning.screen import TERMS, Family, Screened, limits_of
+from sparsesim.system import single_pool
+
+SLIGHT = 1e-9
+"""Relative difference of objectives below which two candidates are equal."""
+WORTH = 2.0
+"""A candidate predicted to miss the SLO by more than this factor is not simulated once another one meets it."""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate that was simulated: its row of the screening, its scenario and what came out."""
+
+    row: int
+    name: str
+    scenario: Scenario
+    summary: Mapping[str, Any]
+    measured: Floats
+    objectives: dict[str, float]
+    met: bool
+    peak: int
+
+    @property
+    def attainment(self) -> float:
+        """Share of requests that met every term; 1 without an SLO."""
+        slo = self.summary.get("slo")
+        return float(slo["attainment"]) if slo else 1.0
+
+
+@dataclass
+class Search:
+    """The state of a search: what is known of the candidates, and who was simulated."""
+
+    families: list[Family]
+    candidates: Screened
+    objective: str
+    done: list[Finalist] = field(default_factory=list)
+    twins: dict[int, int] = field(default_factory=dict)
+    corrections: Floats | None = None
+    _steps: dict[tuple[int, float], ReplicaSteps] = field(default_factory=dict, repr=False)
+
+    @property
+    def column(self) -> str:
+        """The column that is lowered."""
+        return OBJECTIVES[self.objective]
+
+    def limits(self) -> Floats:
+        """Limits of every candidate, [candidates, 3]."""
+        by_family = np.array([limits_of(family.variant.scenario.slo) for family in self.families])
+        return np.asarray(by_family[self.candidates.family])
+
+    def correction(self) -> Floats:
+        """Median of simulated over predicted percentiles of TTFT, TPOT and end-to-end time."""
+        if not self.done:
+            return np.ones(len(TERMS)) if self.corrections is None else self.corrections
+        seen = np.stack([one.measured for one in self.done]) / self.candidates.high[[one.row for one in self.done]]
+        usable = np.where(np.isfinite(seen) & (seen > 0), seen, 1.0)
+        return np.asarray(np.exp(np.median(np.log(usable), axis=0)))
+
+    def ratio(self) -> Floats:
+        """Largest predicted percentile over its limit, corrected by what was simulated, [candidates]."""
+        predicted = np.where(np.isfinite(self.candidates.high), self.candidates.high, 1e300) * self.correction()
+        ratio = (predicted / self.limits()).max(axis=1, initial=0.0)
+        return np.where(self.candidates.saturated, np.inf, ratio)
+
+    def best(self) -> Finalist | None:
+        """Of those that met the SLO the one with the lowest objective, of equals the least energy a token."""
+        met = [one for one in self.done if one.met]
+        return min(met, key=lambda one: rank(one, self.column), default=None)
+
+    def next(self, dead: npt.NDArray[np.bool_]) -> int | None:
+        """The row to simulate next; None when there is nothing left that could be of use."""
+        ratio = self.ratio()
+        left = ~dead & np.isfinite(ratio)
+        left[[one.row for one in self.done]] = False
+        left[list(self.twins)] = False
+        goal, energy = (self.candidates.objectives[name] for name in (self.column, "j_per_output_tok"))
+        best = self.best()
+        if not left.any():
+            return None
+        if best is None:
+            likely = left & (ratio <= 1)
+            return _lowest(likely, goal, energy) if likely.any() else _lowest(left, ratio, goal)
+        reach = best.objectives[self.column] * (1 - SLIGHT)
+        better = left & (goal < reach) & (ratio < WORTH)
+        if better.any():
+            return _lowest(better, np.round(np.maximum(ratio, 1.0), 2), goal)
+        likely = left & (ratio <= 1)
+        return _lowest(likely, goal, energy) if likely.any() else None
+
+    def simulate(self, row: int, told: Callable[[str], None]) -> Finalist:
+        """Serve the variant's requests with one candidate."""
+        family = self.families[int(self.candidates.family[row])]
+        scenario = scenario_of(self.candidates, row, family)
+        system = single_pool(scenario)
+        key = (family.number, float(self.candidates.cap_w[row]))
+        steps = self._steps.setdefault(key, system.steps)
+        requests = family.variant.requests
+        records = serve(scenario, system, requests, steps)
+        summary = summarise(records, scenario.slo)
+        if records.partial:
+            raise KeyboardInterrupt
+        percentile = f"p{scenario.slo.percentile:g}"
+        finished = {name: _percentile(records.requests, name, scenario.slo.percentile) for name in TERMS}
+        found = Finalist(
+            row=row,
+            name=name_of(self.candidates, row, family),
+            scenario=scenario,
+            summary={**summary, "percentiles": {f"{name}.{percentile}": value for name, value in finished.items()}},
+            measured=np.array([finished[name] for name in TERMS]),
+            objectives=self._objectives(summary, row, family),
+            met=bool(summary["slo"]["met"]) if summary["slo"] else summary["requests"]["failed"] == 0,
+            peak=int(records.steps["running"].max(initial=0)) + 1,
+        )
+        self.done.append(found)
+        self._mark_twins(found)
+        told(found.name)
+        return found
+
+    def _objectives(self, summary: Mapping[str, Any], row: int, family: Family) -> dict[str, float]:
+        """Money per token asked for; energy as simulated."""
+        assert family.rates is not None
+        energy = np.array([summary["j_per_output_tok"] or np.inf])
+        tokens = np.array([family.variant.demand.rate_per_s * family.variant.demand.load.output_tok])
+        e2e = np.array([summary["e2e_s"]["mean"] or np.inf])
+        found = family.rates.objectives(energy * tokens, self.candidates.devices[row : row + 1], tokens, e2e)
+        return {name: float(column[0]) for name, column in found.items()}
+
+    def _mark_twins(self, one: Finalist) -> None:
+        family = self.families[int(self.candidates.family[one.row])]
+        if family.plan is None or family.plan.state_bytes > 0 or one.peak > self.candidates.max_running[one.row]:
+            return
+        c = self.candidates
+        same = c.max_running >= one.peak
+        for name in ("family", "replicas", "token_budget", "scheduler", "cap_w"):
+            column = getattr(c, name)
+            same &= column == column[one.row]
+        for row in np.flatnonzero(same).tolist():
+            if row != one.row:
+                self.twins.setdefault(row, one.row)
+
+
+def rank(one: Finalist, column: str) -> tuple[float, float, float]:
+    """Order among those that met the SLO: objective to nine digits, then energy, then time."""
+    return (float(f"{one.objectives[column]:.9g}"), one.objectives["j_per_output_tok"], one.objectives["e2e_s"])
+
+
+def scenario_of(candidates: Screened, row: int, family: Family) -> Scenario:
+    """The scenario of a candidate."""
+    own_w = family.system.gpu.power.cap.value if family.system else np.inf
+    cap = float(candidates.cap_w[row])
+    settings: dict[str, Any] = {f"deployment.{name}": value for name, value in family.layout._asdict().items()}
+    settings["deployment.replicas"] = int(candidates.replicas[row])
+    settings["deployment.scheduler"] = {
+        "kind": str(candidates.scheduler[row]),
+        "max_running": int(candidates.max_running[row]),
+        "token_budget": int(candidates.token_budget[row]),
+    }
+    settings["power.cap"] = f"{cap:.17g} W" if cap < own_w else None
+    return varied(family.variant.scenario, settings)
+
+
+def name_of(candidates: Screened, row: int, family: Family) -> str:
+    """A candidate in words, what is as usual left out."""
+    c = candidates
+    parts = [f"{int(c.replicas[row])} x {family.name}"]
+    parts.append(f"{c.scheduler[row]}, batch {int(c.max_running[row])}, budget {int(c.token_budget[row])} tok")
+    own_w = family.system.gpu.power.cap.value if family.system else np.inf
+    if float(c.cap_w[row]) < own_w:
+        parts.append(f"cap {float(c.cap_w[row]):g} W")
+    return ", ".join(parts)
+
+
+def _lowest(mask: npt.NDArray[np.bool_], first: npt.NDArray[Any], second: npt.NDArray[Any]) -> int:
+    rows = np.flatnonzero(mask)
+    return int(rows[np.lexsort((second[rows], np.array([float(f"{v:.9g}") for v in first[rows]])))[0]])
+
+
+def _percentile(requests: Mapping[str, Any], name: str, percentile: float) -> float:
+    """Of all requests; one that did not finish took for ever."""
+    from sparsesim.metrics.latency import with_latencies
+
+    values = np.asarray(with_latencies(dict(requests))[name], float)
+    finished = np.asarray(requests["outcome"]) == "finished"
+    one_token = np.asarray(requests["output_tok"]) < 2
+    values = np.where(finished, np.where(np.isnan(values) & one_token, 0.0, values), np.inf)
+    return float(np.percentile(values, percentile, method="higher"))

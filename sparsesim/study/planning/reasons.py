@@ -1,0 +1,187 @@
+"""Why a family of candidates is not the answer: what it lacks, and by how much."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsesim.cost.memory import GIB
+from sparsesim.study.planning.finalists import Finalist, Search, rank
+from sparsesim.study.planning.money import LABELS
+from sparsesim.study.planning.screen import TERMS, Family, Screened, limits_of
+
+NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "end-to-end time"}
+MEAN_BOUNDS_FROM = 80.0
+"""Percentile from which a mean above the limit rules a candidate out without simulation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A family's verdict: of a closed set of kinds, in words, and the quantity by which it falls short.
+
+    Kinds: winner, invalid (layout and model do not go together), memory (`by` bytes a device are missing), saturated
+    (`by` requests/s too few), ttft_s, tpot_s, e2e_s (`by` seconds above the limit), dominated (`by` of the objective
+    above the winner's), unknown (left unsimulated when the search ended without an answer).
+    """
+
+    family: str
+    kind: str
+    text: str
+    by: float
+    candidates: int
+
+
+def ruled_out(families: list[Family], candidates: Screened) -> npt.NDArray[np.bool_]:
+    """Candidates that saturate, or whose means already exceed a limit on a high percentile."""
+    limits = np.array([limits_of(f.variant.scenario.slo) for f in families])[candidates.family]
+    high = np.array([f.variant.scenario.slo.percentile >= MEAN_BOUNDS_FROM for f in families])[candidates.family]
+    return np.asarray(candidates.saturated | (high & (candidates.mean > limits).any(axis=1)))
+
+
+def reasons(search: Search, dead: npt.NDArray[np.bool_], winner: Finalist | None) -> list[Reason]:
+    """One for every family, the winner's first, then by how near they came."""
+    ratio = search.ratio()
+    found = [_reason(search, family, dead, ratio, winner) for family in search.families]
+    order = ["winner", "dominated", "unknown", *TERMS, "saturated", "memory", "invalid"]
+    return sorted(found, key=lambda one: (order.index(one.kind), one.by))
+
+
+def _reason(
+    search: Search,
+    family: Family,
+    dead: npt.NDArray[np.bool_],
+    ratio: npt.NDArray[np.float64],
+    winner: Finalist | None,
+) -> Reason:
+    c = search.candidates
+    rows = np.flatnonzero(c.family == family.number)
+    if family.system is None:
+        return Reason(family.name, "invalid", family.reason, math.inf, 0)
+    if family.missing_bytes > 0:
+        return _memory(family)
+    if not len(rows):
+        return Reason(family.name, "invalid", "no batch limit or power cap of the axes is possible here", math.inf, 0)
+    if winner is not None and c.family[winner.row] == family.number:
+        return Reason(family.name, "winner", winner.name, 0.0, len(rows))
+    if c.saturated[rows].all():
+        row = rows[np.argmax(c.most_per_s[rows])]
+        lacking = float(c.wanted_per_s[row] - c.most_per_s[row])
+        text = (
+            f"saturates: {int(c.devices[row])} devices take at most {c.most_per_s[row]:.3g} of"
+            f" {c.wanted_per_s[row]:.3g} requests/s"
+        )
+        return Reason(family.name, "saturated", text, lacking, len(rows))
+    alive = rows[~dead[rows]]
+    simulated = [one for one in search.done if c.family[one.row] == family.number]
+    met = [one for one in simulated if one.met]
+    likely = alive[ratio[alive] <= 1]
+    if (met or len(likely)) and winner is not None:
+        return _dominated(search, family, rows, met, likely, winner)
+    if not len(alive):
+        return _missed(search, family, rows[~c.saturated[rows]], "mean")
+    if met or len(likely):
+        return Reason(family.name, "unknown", "predicted to meet the SLO, not simulated", math.inf, len(rows))
+    if simulated:
+        return _missed_simulated(family, simulated, len(rows))
+    return _missed(search, family, alive, "high")
+
+
+def _memory(family: Family) -> Reason:
+    plan, missing = family.plan, family.missing_bytes
+    assert plan is not None
+    text = (
+        f"does not fit: {missing:,.0f} B ({missing / GIB:.2f} GiB) a device are missing;"
+        f" weights {plan.weight_bytes / GIB:.1f} GiB and reserve {plan.reserve_bytes / GIB:.1f} GiB"
+        f" of {plan.usable_bytes / GIB:.1f} GiB"
+    )
+    return Reason(family.name, "memory", text, missing, 0)
+
+
+def _dominated(
+    search: Search,
+    family: Family,
+    rows: npt.NDArray[np.intp],
+    met: list[Finalist],
+    likely: npt.NDArray[np.intp],
+    winner: Finalist,
+) -> Reason:
+    label, unit = LABELS[search.column]
+    if met:
+        own = min(met, key=lambda one: rank(one, search.column))
+        value, energy, how = own.objectives[search.column], own.objectives["j_per_output_tok"], "simulated"
+    else:
+        columns = search.candidates.objectives
+        row = likely[np.lexsort((columns["j_per_output_tok"][likely], columns[search.column][likely]))[0]]
+        value, energy, how = float(columns[search.column][row]), float(columns["j_per_output_tok"][row]), "estimated"
+    best = winner.objectives[search.column]
+    by = value - best
+    if abs(by) <= 1e-6 * abs(best):
+        more = energy - winner.objectives["j_per_output_tok"]
+        text = f"dominated: equal in {label.lower()}, {energy:.3g} J/tok ({how}), {more:+.2g} J/tok on the winner"
+        return Reason(family.name, "dominated", text, 0.0, len(rows))
+    text = f"dominated: {label.lower()} {value:.4g} {unit} ({how}), {100 * by / best:+.1f} % on the winner".replace(
+        "  ", " "
+    )
+    return Reason(family.name, "dominated", text, by, len(rows))
+
+
+def _missed_simulated(family: Family, simulated: list[Finalist], count: int) -> Reason:
+    nearest = max(simulated, key=lambda one: one.attainment)
+    limits = limits_of(family.variant.scenario.slo)
+    name, over = worst(nearest.measured, limits)
+    percentile = family.variant.scenario.slo.percentile
+    return Reason(family.name, name, f"{miss_of(nearest, percentile, limits)} when simulated", max(over, 0.0), count)
+
+
+def _missed(search: Search, family: Family, rows: npt.NDArray[np.intp], what: str) -> Reason:
+    """The candidate nearest to the limits, by its means or by its predicted percentiles."""
+    limits = limits_of(family.variant.scenario.slo)
+    values = getattr(search.candidates, what)
+    row = rows[np.argmin((values[rows] / limits).max(axis=1))]
+    name, over = worst(values[row], limits)
+    percentile = family.variant.scenario.slo.percentile
+    which = "in the mean alone" if what == "mean" else "by the screening's prediction"
+    text = f"misses {miss_words(name, percentile, values[row], limits, what == 'mean')} {which}"
+    return Reason(family.name, name, text, over, int((search.candidates.family == family.number).sum()))
+
+
+def miss_of(one: Finalist, percentile: float, limits: npt.NDArray[np.float64]) -> str:
+    """What a finalist misses: a term's percentile, or, where every term alone is met, all of them together."""
+    name, over = worst(one.measured, limits)
+    if over > 0:
+        return f"misses {miss_words(name, percentile, one.measured, limits)}"
+    return (
+        f"misses the SLO as a whole ({100 * one.attainment:.2f} % of requests meet it, {percentile:g} % are asked for)"
+    )
+
+
+def worst(values: npt.NDArray[np.float64], limits: npt.NDArray[np.float64]) -> tuple[str, float]:
+    """The term furthest above its limit in proportion, and by how many seconds."""
+    place = int(np.argmax(values / limits))
+    return TERMS[place], float(values[place] - limits[place])
+
+
+def miss_words(
+    name: str,
+    percentile: float,
+    values: npt.NDArray[np.float64],
+    limits: npt.NDArray[np.float64],
+    mean: bool = False,
+) -> str:
+    """`TTFT p99 by 120 ms (620 ms against 500 ms)`."""
+    place = TERMS.index(name)
+    value, limit = float(values[place]), float(limits[place])
+    which = "" if mean else f" p{percentile:g}"
+    by = (
+        f"{_ms(value - limit)} ({_ms(value)} against {_ms(limit)})"
+        if math.isfinite(value)
+        else "requests left unserved"
+    )
+    return f"{NAMES[name]}{which} by {by}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if abs(seconds) < 1 else f"{seconds:.3g} s"

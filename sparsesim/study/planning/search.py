@@ -1,0 +1,281 @@
+"""The plan: screen everything, simulate the best, say why the others lost and what would change the choice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsesim.closed_form import Load, phase_steps
+from sparsesim.errors import InfeasibleError, InputError, Problem
+from sparsesim.scenario import Scenario
+from sparsesim.study.planning.finalists import Finalist, Search, name_of, rank
+from sparsesim.study.planning.launch import Launch, launches
+from sparsesim.study.planning.money import LABELS, OBJECTIVES
+from sparsesim.study.planning.reasons import Reason, miss_of, reasons, ruled_out
+from sparsesim.study.planning.screen import Family, Screened, Screening, families, joined, limits_of
+from sparsesim.study.planning.space import Space, space
+from sparsesim.system import background, single_pool
+
+Told = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and of how much (0: not known)."""
+LOADS = (0.5, 0.75, 1.25, 1.5, 2.0)
+"""Multiples of the load at which the choice is made again."""
+SLO_FACTORS = (0.5, 2.0)
+"""Multiples of every limit of the SLO, the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the screening would choose if something were otherwise."""
+
+    what: str
+    choice: str
+    same_family: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of a search.
+
+    `front` are the rows of the candidates that no other one beats in cost (devices without a price), energy per token
+    and end-to-end time at once, of those that may meet the SLO.
+    """
+
+    space: Space
+    search: Search
+    dead: npt.NDArray[np.bool_]
+    reasons: list[Reason]
+    winner: Finalist | None
+    bound: dict[str, dict[str, float]]
+    launches: tuple[Launch, ...]
+    changes: list[Change]
+    front: npt.NDArray[np.intp]
+    assumptions: list[str]
+    seconds: dict[str, float]
+    partial: bool = False
+
+    @property
+    def finalists(self) -> list[Finalist]:
+        """Those simulated: the ones that met the SLO by rank, then the others by attainment."""
+        met = sorted((one for one in self.search.done if one.met), key=lambda one: rank(one, self.search.column))
+        return met + sorted((one for one in self.search.done if not one.met), key=lambda one: -one.attainment)
+
+    @property
+    def nearest(self) -> Finalist | None:
+        """Of those simulated, the one that comes nearest to the SLO."""
+        return max(self.search.done, key=lambda one: one.attainment, default=None)
+
+    def require(self) -> Finalist:
+        """The winner.
+
+        Raises:
+            InfeasibleError: nothing meets the SLO or fits; with the nearest answer.
+
+        """
+        if self.winner is not None:
+            return self.winner
+        raise InfeasibleError("\n".join(self.infeasible()))
+
+    def infeasible(self) -> list[str]:
+        """What is missing, in sentences."""
+        lines = [f"no deployment on {self.space.devices} devices meets what was asked"]
+        near = self.nearest
+        if near is not None:
+            slo = near.scenario.slo
+            lines.append(f"  nearest: {near.name}: {miss_of(near, slo.percentile, limits_of(slo))}")
+        fitting = [one for one in self.reasons if one.kind != "invalid"]
+        lines += [f"  {one.family}: {one.text}" for one in fitting[:3] if near is None]
+        lines += [f"  {change.what}: {change.choice}" for change in self.changes if change.choice]
+        return lines
+
+
+@dataclass
+class _Clock:
+    seconds: dict[str, float] = field(default_factory=dict)
+    _begin: float = field(default_factory=time.perf_counter)
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._begin = now - self._begin, now
+
+
+def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Plan:
+    """Search the deployments of a scenario for the best that meets its SLO.
+
+    Interrupted from the keyboard, the plan holds what is known so far and is marked partial.
+
+    Raises:
+        InputError: the study's axes or options cannot be used, or no combination of them is possible at all.
+
+    """
+    clock, partial = _Clock(), False
+    over = space(scenario)
+    _check_objective(over)
+    screening = Screening(over)
+    known: list[Family] = []
+    tables: list[Screened] = []
+    clock.lap("space")
+    try:
+        for family in families(over):
+            known.append(replace(family, number=len(known)))
+            table = screening.screen(known[-1])
+            if table is not None:
+                tables.append(table)
+            told("screening", sum(map(len, tables)), 0)
+    except KeyboardInterrupt:
+        partial = True
+    clock.lap("screening")
+    if not tables:
+        return _without_candidates(over, known, clock.seconds, partial)
+    search = Search(known, joined(tables), over.options.objective)
+    if search.column not in search.candidates.objectives:
+        raise InputError(Problem(f"{over.options.objective!r} has no figure on some device", path="study.options"))
+    dead = ruled_out(known, search.candidates)
+    told(_first(search, dead, clock.seconds["screening"]), 0, 0)
+    partial = partial or _simulate(search, dead, over.options.finalists, told)
+    clock.lap("simulation")
+    made = _finished(over, screening, search, dead, partial)
+    clock.lap("reasons")
+    return replace(made, seconds=clock.seconds)
+
+
+def _check_objective(over: Space) -> None:
+    if over.options.objective == "carbon" and any(v.scenario.power.carbon is None for v in over.variants):
+        hint = "the grid's intensity, such as 300 gCO2e/kWh"
+        raise InputError(Problem("is needed to lower carbon", path="power.carbon", hint=hint))
+
+
+def _simulate(search: Search, dead: npt.NDArray[np.bool_], finalists: int, told: Told) -> bool:
+    """Simulate up to so many candidates; whether it was interrupted."""
+    try:
+        while len(search.done) < finalists:
+            row = search.next(dead)
+            if row is None:
+                break
+            search.simulate(row, lambda name: told(f"simulated {name}", len(search.done), finalists))
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _first(search: Search, dead: npt.NDArray[np.bool_], seconds: float) -> str:
+    """The screening in a sentence."""
+    row = search.next(dead)
+    count = f"{len(search.candidates):,} candidates of {len(search.families)} layouts screened in {seconds:.2f} s"
+    if row is None:
+        return f"{count}; none can meet the SLO"
+    label, unit = LABELS[search.column]
+    value = search.candidates.objectives[search.column][row]
+    name = name_of(search.candidates, row, search.families[int(search.candidates.family[row])])
+    return f"{count}; first guess: {name} ({label.lower()} {value:.4g} {unit})".replace(" )", ")")
+
+
+def _finished(over: Space, screening: Screening, search: Search, dead: npt.NDArray[np.bool_], partial: bool) -> Plan:
+    winner = search.best()
+    bound: dict[str, dict[str, float]] = {}
+    shown: tuple[Launch, ...] = ()
+    assumptions: list[str] = []
+    if winner is not None:
+        system = single_pool(winner.scenario)
+        demand = search.families[int(search.candidates.family[winner.row])].variant.demand
+        load = Load(demand.rate_per_s / system.pool.replicas, demand.load.prompt_tok, demand.load.output_tok)
+        phases = phase_steps(system, load, max(float(winner.summary["running"] or 1.0), 1.0))
+        bound = {name: one.bound for name, one in phases.items()}
+        assumptions = list(background(winner.scenario, {"all": system}, phases).assumptions)
+        shown = launches(system)
+    money = [line for family in search.families if family.rates for line in family.rates.assumed]
+    return Plan(
+        space=over,
+        search=search,
+        dead=dead,
+        reasons=reasons(search, dead, winner),
+        winner=winner,
+        bound=bound,
+        launches=shown,
+        changes=changes(screening, search, winner),
+        front=front(search, dead),
+        assumptions=list(dict.fromkeys([*assumptions, *money])),
+        seconds={},
+        partial=partial,
+    )
+
+
+def _without_candidates(over: Space, known: list[Family], seconds: dict[str, float], partial: bool) -> Plan:
+    """Nothing fits or goes together."""
+    blank = _nothing()
+    search = Search(known, blank, over.options.objective)
+    dead = np.zeros(0, bool)
+    found = reasons(search, dead, None)
+    nowhere = np.zeros(0, np.intp)
+    return Plan(over, search, dead, found, None, {}, (), [], nowhere, [], seconds, partial)
+
+
+def _nothing() -> Screened:
+    none: npt.NDArray[Any] = np.zeros(0)
+    whole, wide = none.astype(np.int64), np.zeros((0, 3))
+    words, flags = none.astype(np.str_), none.astype(np.bool_)
+    names = OBJECTIVES.values()
+    return Screened(
+        whole, whole, whole, whole, words, none, whole, wide, wide, none, none, none, flags, dict.fromkeys(names, none)
+    )  # fmt: skip
+
+
+def changes(screening: Screening, search: Search, winner: Finalist | None) -> list[Change]:
+    """What the screening, corrected by the simulations, would choose under other loads and limits."""
+    family = int(search.candidates.family[winner.row]) if winner is not None else -1
+    found = []
+    for load in LOADS:
+        tables = [table for one in search.families if (table := screening.screen(one, load)) is not None]
+        other = _again(search, joined(tables))
+        found.append(
+            _choice(f"at {load:g} times the load", other, ruled_out(search.families, other.candidates), family)
+        )
+    for factor in SLO_FACTORS:
+        if np.isfinite(search.limits()).any():
+            scaled = [_with_slo(one, factor) for one in search.families]
+            other = replace(_again(search, search.candidates), families=scaled)
+            text = f"with {factor:g} times the SLO's limits"
+            found.append(_choice(text, other, ruled_out(scaled, other.candidates), family))
+    return found
+
+
+def _again(search: Search, candidates: Screened) -> Search:
+    """Another table under the corrections of the finalists."""
+    return replace(search, candidates=candidates, corrections=search.correction(), done=[], twins={})
+
+
+def _choice(what: str, search: Search, dead: npt.NDArray[np.bool_], family: int) -> Change:
+    ratio = search.ratio()
+    likely = np.flatnonzero(~dead & (ratio <= 1))
+    if not len(likely):
+        return Change(what, "", False)
+    c = search.candidates
+    goal = np.array([float(f"{v:.9g}") for v in c.objectives[search.column][likely]])
+    row = int(likely[np.lexsort((c.objectives["j_per_output_tok"][likely], goal))[0]])
+    return Change(what, name_of(c, row, search.families[int(c.family[row])]), int(c.family[row]) == family)
+
+
+def _with_slo(family: Family, factor: float) -> Family:
+    slo = family.variant.scenario.slo
+    terms = {n: limit * factor for n in ("ttft", "tpot", "e2e") if (limit := getattr(slo, n)) is not None}
+    scenario = family.variant.scenario.model_copy(update={"slo": slo.model_copy(update=terms)})
+    return replace(family, variant=replace(family.variant, scenario=scenario))
+
+
+def front(search: Search, dead: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Rows that are best in cost, energy or time for what they give up in the others, by rising cost."""
+    c = search.candidates
+    likely = np.flatnonzero(~dead & (search.ratio() <= 1))
+    money = c.objectives.get("cost_per_mtok", c.objectives["devices"])
+    points = np.stack([money, c.objectives["j_per_output_tok"], c.objectives["e2e_s"]], axis=-1)[likely]
+    points = np.round(points / np.maximum(points.min(axis=0, initial=np.inf), 1e-300), 6)
+    kept: list[int] = []
+    for place in np.lexsort(points.T[::-1]).tolist():
+        if not any((points[other] <= points[place]).all() for other in kept):
+            kept.append(place)
+    return likely[kept]
