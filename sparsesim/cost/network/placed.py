@@ -14,17 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsesim import laws
 from sparsesim.cost.fitted import TRANSFER_HALF_WIDTH, WIDEN_PER_OCTAVE
 from sparsesim.cost.kernel import Cost, CostModel
-from sparsesim.cost.network.expert_parallel import ExpertParallel, expert_parallel
+from sparsesim.cost.network.expert_parallel import ExpertParallel
 from sparsesim.cost.network.fitted import load_kernel_fit
 from sparsesim.cost.network.moe import Loads, Mode, dispatch_loads
 from sparsesim.cost.network.placement import Placement
+from sparsesim.cost.network.routing import Routing
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.topology import Fabric, Topology, load_topology, own_topology
 from sparsesim.model.arch import Model
@@ -63,21 +66,28 @@ def expert_groups(
     ways = setting.ranks // setting.ep
     blocks = {(block.experts, block.top_k): block for block, _ in model.blocks if isinstance(block, Moe)}
     return {
-        key: tuple(
-            expert_parallel(
-                popularity,
-                block.top_k,
-                placement,
-                setting.ep,
-                gpus_per_node,
-                ways,
-                block.groups,
-                block.groups_kept if block.groups > 1 else 0,
-            )
-            for popularity in load.sampled(block.experts, draws)
-        )
+        key: _layers(_routings(load, block.experts, block.top_k, block.groups, block.groups_kept, draws),
+                     placement, setting.ep, gpus_per_node, ways)
         for key, block in blocks.items()
-    }
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _routings(
+    load: ExpertLoad, experts: int, top_k: int, groups: int, groups_kept: int, draws: int
+) -> tuple[Routing, ...]:
+    """Routings of `draws` layers; the same for every layout of a model, which a plan asks for by the hundred."""
+    limit = groups_kept if groups > 1 else 0
+    chances = (laws.inclusion_probabilities(popularity, top_k) for popularity in load.sampled(experts, draws))
+    return tuple(Routing(chosen, top_k, groups, limit) for chosen in chances)
+
+
+@lru_cache(maxsize=256)
+def _layers(
+    routings: tuple[Routing, ...], placement: Placement, ep: int, gpus_per_node: int, ways: int
+) -> tuple[ExpertParallel, ...]:
+    """Layers of experts placed on ranks."""
+    return tuple(ExpertParallel(one, placement.place(one.chosen, ep), gpus_per_node, ways) for one in routings)
 
 
 @dataclass(frozen=True)
