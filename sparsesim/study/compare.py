@@ -18,7 +18,7 @@ Watch = Callable[[str], Progress | None]
 
 def run_case(case: Case, watch: Watch) -> Run:
     """Simulate a case, or cost its step where its workload is a fixed batch."""
-    if isinstance(case.scenario.workload, Static):
+    if isinstance(case.scenario.workload, Static) and case.scenario.simulation.detail == "step":
         return estimate(case.scenario).titled(case.name)
     return simulate(case.scenario, watch(case.name)).titled(case.name)
 

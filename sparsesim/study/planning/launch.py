@@ -104,9 +104,7 @@ def _notes(system: PoolSystem, engine: str) -> list[str]:
     if system.costs.power.cap_w < system.gpu.power.cap.value * 0.98:
         notes.append("set the power cap on every device with nvidia-smi -pl WATTS before")
     if system.setting.precision.weights != system.model.precision.weights:
-        notes.append(
-            f"weights in {system.setting.precision.weights}: check the model's quality"
-        )
+        notes.append(f"weights in {system.setting.precision.weights}: check the model's quality")
     if system.engine.name != engine:
         notes.append(f"the plan's host times are those of {system.engine.name}")
     return notes

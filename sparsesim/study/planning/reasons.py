@@ -112,10 +112,12 @@ def _dominated(
     if met:
         own = min(met, key=lambda one: rank(one, search.column))
         value, energy, how = own.objectives[search.column], own.objectives["j_per_output_tok"], "simulated"
+        devices = round(own.objectives["devices"])
     else:
         columns = search.candidates.objectives
         row = likely[np.lexsort((columns["j_per_output_tok"][likely], columns[search.column][likely]))[0]]
         value, energy, how = float(columns[search.column][row]), float(columns["j_per_output_tok"][row]), "estimated"
+        devices = int(search.candidates.devices[row])
     best = winner.objectives[search.column]
     by = value - best
     if abs(by) <= 1e-6 * abs(best):

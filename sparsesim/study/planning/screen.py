@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from sparsesim.cost.memory import MemoryPlan, plan_memory
 from sparsesim.errors import InputError
 from sparsesim.scenario import Scenario, Slo
 from sparsesim.study.cases import varied
-from sparsesim.study.planning.curves import Curves, curves, priced
+from sparsesim.study.planning.curves import curves, priced
 from sparsesim.study.planning.money import Rates, rates_of
 from sparsesim.study.planning.operate import Points, operate
 from sparsesim.study.planning.space import PAUSING, Layout, Space, Variant
@@ -48,7 +48,7 @@ class Family:
 class Screened:
     """Candidates as columns, [candidates].
 
-    `family` numbers the families; `high` [candidates, 3] are the predicted percentiles of TTFT, TPOT and end-to-end
+    `family` numbers the families; `load` multiplies the workload's; `high` [candidates, 3] are the predicted percentiles of TTFT, TPOT and end-to-end
     time, `mean` [candidates, 3] the means; `ratio` is the largest predicted percentile over its limit; money and
     energy are per million output tokens and per output token.
     """
@@ -59,6 +59,7 @@ class Screened:
     token_budget: npt.NDArray[np.int64]
     scheduler: npt.NDArray[np.str_]
     cap_w: Floats
+    load: Floats
     devices: npt.NDArray[np.int64]
     mean: Floats
     high: Floats
@@ -135,88 +136,61 @@ def concurrency(plan: MemoryPlan, context_tok: float) -> float:
     return max(min(by_cache, plan.state_slots if plan.state_bytes > 0 else math.inf), 1.0)
 
 
-@dataclass
-class Screening:
-    """Screens families, keeping their curves: another load on the same lengths costs next to nothing."""
-
-    space: Space
-    _curves: dict[tuple[int, float], Curves] = field(default_factory=dict, repr=False)
-
-    def screen(self, family: Family, load: float = 1.0) -> Screened | None:
-        """All candidates of a family that fits, under `load` times the requests."""
-        if family.system is None or family.plan is None or family.missing_bytes > 0:
-            return None
-        found = []
-        for cap_w in self._caps(family):
-            over = self.curves(family, cap_w)
-            for scheduler in self.space.axes["scheduler"]:
-                for place, budget in enumerate(self.space.axes["token_budget"]):
-                    grid = self._grid(family, scheduler, budget)
-                    if len(grid):
-                        points = self._points(family, over, grid, load, place, PAUSING[scheduler])
-                        found.append(_columns(family, points, grid, budget, scheduler, cap_w, load))
-        return joined(found) if found else None
-
-    def curves(self, family: Family, cap_w: float) -> Curves:
-        """The family's curves under a power cap."""
-        if (family.number, cap_w) not in self._curves:
-            assert family.system is not None
-            steps, axes = family.system.steps, self.space.axes
-            parts = priced(steps, family.variant.demand.load, axes["token_budget"], max(axes["max_running"]))
-            own = steps.costs.power
-            for one in self._caps(family):
-                power = replace(own, cap_w=own.cap_w * one / family.system.gpu.power.cap.value)
-                self._curves[family.number, one] = curves(steps, parts, power)
-        return self._curves[family.number, cap_w]
-
-    def _caps(self, family: Family) -> list[float]:
-        """Power caps that the devices can have, their own for none."""
-        assert family.system is not None
-        own_w = family.system.gpu.power.cap.value
-        caps = [own_w if cap is None else cap for cap in self.space.axes["cap"]]
-        return list(dict.fromkeys(cap for cap in caps if cap <= own_w))
-
-    def _grid(self, family: Family, scheduler: str, budget: int) -> npt.NDArray[np.int64]:
-        """Batch limits and numbers of replicas; continuous batching needs a token for every sequence."""
-        limits = [n for n in self.space.axes["max_running"] if n <= budget or PAUSING[scheduler]]
-        return np.array(list(itertools.product(limits, self.space.replicas(family.layout))), dtype=np.int64)
-
-    def _points(
-        self, family: Family, over: Curves, grid: npt.NDArray[np.int64], load: float, place: int, pausing: bool
-    ) -> Points:
-        demand = family.variant.demand
-        assert family.plan is not None
-        most = np.minimum(grid[:, 0], concurrency(family.plan, float(demand.load.contexts.mean())))
-        return operate(over, demand, demand.rate_per_s * load / grid[:, 1], most.astype(float), place, pausing)
+LOADS = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0)
+"""Multiples of the load that are screened; the first is the load itself, the others say what would change the choice."""
 
 
-def _columns(
-    family: Family, points: Points, grid: npt.NDArray[np.int64], budget: int, scheduler: str, cap_w: float, load: float
-) -> Screened:
+def screen(space: Space, family: Family) -> Screened | None:
+    """All candidates of a family that fits, under every one of `LOADS`; None for one that does not."""
+    if family.system is None or family.plan is None or family.missing_bytes > 0:
+        return None
+    steps, demand, axes = family.system.steps, family.variant.demand, space.axes
+    parts = priced(steps, demand.load, axes["token_budget"], max(axes["max_running"]))
+    held = concurrency(family.plan, float(demand.load.contexts.mean()))
+    own_w, found = family.system.gpu.power.cap.value, []
+    for cap_w in dict.fromkeys(own_w if cap is None else cap for cap in axes["cap"]):
+        if cap_w > own_w:
+            continue
+        power = replace(steps.costs.power, cap_w=steps.costs.power.cap_w * cap_w / own_w)
+        over = curves(steps, parts, power)
+        for scheduler, (place, budget) in itertools.product(axes["scheduler"], enumerate(axes["token_budget"])):
+            grid = _grid(space, family, scheduler, budget)
+            rate = demand.rate_per_s * grid[:, 2] / grid[:, 1]
+            points = operate(over, demand, rate, np.minimum(grid[:, 0], held), place, PAUSING[scheduler])
+            found.append(_columns(family, points, grid, budget, scheduler, cap_w))
+    return joined(found) if found else None
+
+
+def _grid(space: Space, family: Family, scheduler: str, budget: int) -> Floats:
+    """Batch limit, replicas and load, [candidates, 3]; continuous batching needs a token for every sequence."""
+    limits = [n for n in space.axes["max_running"] if n <= budget or PAUSING[scheduler]]
+    rows = list(itertools.product(limits, space.replicas(family.layout), LOADS))
+    return np.array(rows, dtype=float).reshape(-1, 3)
+
+
+def _columns(family: Family, points: Points, grid: Floats, budget: int, scheduler: str, cap_w: float) -> Screened:
     count, replicas = len(grid), grid[:, 1]
     demand = family.variant.demand
-    wanted = demand.rate_per_s * load
-    served = np.minimum(wanted, points.most_per_s * replicas)
+    wanted = demand.rate_per_s * grid[:, 2]
     assert family.rates is not None
     devices = replicas * family.devices
-    token_rate = served * demand.load.output_tok
-    mean = np.stack([points.ttft_s, points.tpot_s, points.e2e_s], axis=-1)
-    high = np.stack([points.high_ttft_s, points.high_tpot_s, points.high_e2e_s], axis=-1)
+    tokens = np.minimum(wanted, points.most_per_s * replicas) * demand.load.output_tok
     return Screened(
         family=np.full(count, family.number),
-        replicas=replicas,
-        max_running=grid[:, 0],
+        replicas=replicas.astype(np.int64),
+        max_running=grid[:, 0].astype(np.int64),
         token_budget=np.full(count, budget),
         scheduler=np.full(count, scheduler, dtype="<U12"),
         cap_w=np.full(count, cap_w),
-        devices=devices,
-        mean=mean,
-        high=high,
+        load=grid[:, 2],
+        devices=devices.astype(np.int64),
+        mean=np.stack([points.ttft_s, points.tpot_s, points.e2e_s], axis=-1),
+        high=np.stack([points.high_ttft_s, points.high_tpot_s, points.high_e2e_s], axis=-1),
         running=points.running,
         most_per_s=points.most_per_s * replicas,
-        wanted_per_s=np.full(count, wanted),
+        wanted_per_s=wanted,
         saturated=points.saturated,
-        objectives=family.rates.objectives(points.power_w * replicas, devices, token_rate, points.e2e_s),
+        objectives=family.rates.objectives(points.power_w * replicas, devices, tokens, points.e2e_s),
     )
 
 

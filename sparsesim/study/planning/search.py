@@ -17,14 +17,12 @@ from sparsesim.study.planning.finalists import Finalist, Search, name_of, rank
 from sparsesim.study.planning.launch import Launch, launches
 from sparsesim.study.planning.money import LABELS, OBJECTIVES
 from sparsesim.study.planning.reasons import Reason, miss_of, reasons, ruled_out
-from sparsesim.study.planning.screen import Family, Screened, Screening, families, joined, limits_of
+from sparsesim.study.planning.screen import LOADS, Family, Screened, families, joined, limits_of, screen
 from sparsesim.study.planning.space import Space, space
 from sparsesim.system import background, single_pool
 
 Told = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much (0: not known)."""
-LOADS = (0.5, 0.75, 1.25, 1.5, 2.0)
-"""Multiples of the load at which the choice is made again."""
 SLO_FACTORS = (0.5, 2.0)
 """Multiples of every limit of the SLO, the same."""
 
@@ -116,14 +114,13 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
     clock, partial = _Clock(), False
     over = space(scenario)
     _check_objective(over)
-    screening = Screening(over)
     known: list[Family] = []
     tables: list[Screened] = []
     clock.lap("space")
     try:
         for family in families(over):
             known.append(replace(family, number=len(known)))
-            table = screening.screen(known[-1])
+            table = screen(over, known[-1])
             if table is not None:
                 tables.append(table)
             told("screening", sum(map(len, tables)), 0)
@@ -132,14 +129,15 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
     clock.lap("screening")
     if not tables:
         return _without_candidates(over, known, clock.seconds, partial)
-    search = Search(known, joined(tables), over.options.objective)
+    everything = joined(tables)
+    search = Search(known, everything.take(np.flatnonzero(everything.load == 1.0)), over.options.objective)
     if search.column not in search.candidates.objectives:
         raise InputError(Problem(f"{over.options.objective!r} has no figure on some device", path="study.options"))
     dead = ruled_out(known, search.candidates)
     told(_first(search, dead, clock.seconds["screening"]), 0, 0)
     partial = partial or _simulate(search, dead, over.options.finalists, told)
     clock.lap("simulation")
-    made = _finished(over, screening, search, dead, partial)
+    made = _finished(over, everything, search, dead, partial)
     clock.lap("reasons")
     return replace(made, seconds=clock.seconds)
 
@@ -175,7 +173,7 @@ def _first(search: Search, dead: npt.NDArray[np.bool_], seconds: float) -> str:
     return f"{count}; first guess: {name} ({label.lower()} {value:.4g} {unit})".replace(" )", ")")
 
 
-def _finished(over: Space, screening: Screening, search: Search, dead: npt.NDArray[np.bool_], partial: bool) -> Plan:
+def _finished(over: Space, everything: Screened, search: Search, dead: npt.NDArray[np.bool_], partial: bool) -> Plan:
     winner = search.best()
     bound: dict[str, dict[str, float]] = {}
     shown: tuple[Launch, ...] = ()
@@ -197,7 +195,7 @@ def _finished(over: Space, screening: Screening, search: Search, dead: npt.NDArr
         winner=winner,
         bound=bound,
         launches=shown,
-        changes=changes(screening, search, winner),
+        changes=changes(everything, search, winner),
         front=front(search, dead),
         assumptions=list(dict.fromkeys([*assumptions, *money])),
         seconds={},
@@ -221,17 +219,16 @@ def _nothing() -> Screened:
     words, flags = none.astype(np.str_), none.astype(np.bool_)
     names = OBJECTIVES.values()
     return Screened(
-        whole, whole, whole, whole, words, none, whole, wide, wide, none, none, none, flags, dict.fromkeys(names, none)
+        whole, whole, whole, whole, words, none, none, whole, wide, wide, none, none, none, flags, dict.fromkeys(names, none)
     )  # fmt: skip
 
 
-def changes(screening: Screening, search: Search, winner: Finalist | None) -> list[Change]:
+def changes(everything: Screened, search: Search, winner: Finalist | None) -> list[Change]:
     """What the screening, corrected by the simulations, would choose under other loads and limits."""
     family = int(search.candidates.family[winner.row]) if winner is not None else -1
     found = []
-    for load in LOADS:
-        tables = [table for one in search.families if (table := screening.screen(one, load)) is not None]
-        other = _again(search, joined(tables))
+    for load in LOADS[1:]:
+        other = _again(search, everything.take(np.flatnonzero(everything.load == load)))
         found.append(
             _choice(f"at {load:g} times the load", other, ruled_out(search.families, other.candidates), family)
         )
