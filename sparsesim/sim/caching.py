@@ -3,7 +3,8 @@
 A request that enters skips the leading blocks of its prompt that are held, all but its last token, which must be
 computed for there to be a next one. Blocks are held from the moment at which their computation is scheduled (vLLM V1,
 KVCacheManager.allocate_slots). Idle blocks count as free: the leap's arithmetic stays as it is, and they are evicted
-at the boundary at which the pool has no other block left.
+at the boundary at which the pool has no other block left. With `host_blocks` they go to host memory (on the side) and
+are fetched back when hit, which delays the iteration.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class CachingReplica(ContinuousReplica):
 
     def empty_cache(self) -> PrefixCache:
         """A cache that holds nothing."""
-        return PrefixCache(self.blocks(self.id_tok), self.spec.prefix_cache == "unbounded")
+        kv_blocks = self.blocks(self.id_tok)
+        return PrefixCache(kv_blocks, self.spec.prefix_cache == "unbounded", self.spec.host_blocks // kv_blocks)
 
     def reset(self, time_s: float) -> None:
         """An empty batch, pool and cache."""
@@ -104,7 +106,8 @@ class CachingReplica(ContinuousReplica):
         """Take what is cached and the blocks of the first chunk."""
         job.held = job.hashes[:hits]
         if hits:
-            self.cache.use(job.held)
+            fetched = self.cache.use(job.held)
+            self.late_s += fetched * self.cache.kv_blocks * (self.spec.swap_s_per_block or 0.0)
         job.computed = hits * self.id_tok
         self.free -= need
         job.blocks = self.blocks(job.computed + q)

@@ -46,6 +46,7 @@ class ReplicaSpec:
             beyond which a sequence gives blocks back (it then holds ceil(window / block_tok) + 1). Empty: no KV.
         prefix_cache: keep the KV of prompts for those that begin alike: off, in the pool (evicted when room is
             needed), or unbounded (nothing is ever forgotten).
+        host_blocks: host memory for evicted prefixes, in KV blocks.
         swap_s_per_block: seconds that a block takes to host memory or back; None: it cannot be swapped.
 
     """
@@ -57,6 +58,7 @@ class ReplicaSpec:
     state_slots: int | None = None
     kv_windows: tuple[float, ...] = (math.inf,)
     prefix_cache: Literal["off", "pool", "unbounded"] = "off"
+    host_blocks: int = 0
     swap_s_per_block: float | None = None
 
 

@@ -129,6 +129,9 @@ def check(requests: RequestTable, replicas: Sequence[ReplicaSpec]) -> None:
                     hint="at least 0 blocks of 1 tok",
                 )
             )
+        if spec.host_blocks and spec.swap_s_per_block is None:
+            text = f"{spec.host_blocks} blocks without swap_s_per_block"
+            problems.append(Problem(text, path=f"replicas[{i}].host_blocks", hint="seconds to fetch a block"))
         cached = requests.prefix_blocks if spec.prefix_cache != "off" else None
         if cached is not None and (cached.block_tok % spec.block_tok or spec.kv_windows != (math.inf,)):
             text = f"prefix blocks of {cached.block_tok} tok on blocks of {spec.block_tok}, windows {spec.kv_windows}"

@@ -200,7 +200,7 @@ class Cache:
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.users, self.idle = {}, []
+        self.users, self.idle, self.host = {}, [], []
         self.id_tok = self.sim.table.prefix_blocks.block_tok
 
     def ids(self, seq):
@@ -214,7 +214,11 @@ class Cache:
 
     def evict(self):
         while self.spec.prefix_cache == "pool" and len(self.idle) * self.need(self.id_tok) > self.free:
-            del self.users[self.idle.pop(0)]
+            gone = self.idle.pop(0)
+            del self.users[gone]
+            self.host.append(gone)
+        most = self.spec.host_blocks // self.need(self.id_tok)
+        self.host = self.host[len(self.host) - most :] if len(self.host) > most else self.host
 
     def schedule(self, now):
         self.evict()
@@ -223,6 +227,7 @@ class Cache:
     def hold(self, seq, tokens):
         for one in self.ids(seq)[len(seq.shared) : tokens // self.id_tok]:
             if one not in self.users:
+                self.host = [other for other in self.host if other != one]
                 self.users[one] = 1
                 seq.shared.append(one)
 
@@ -242,14 +247,18 @@ class Cache:
     def enter(self, seq, budget, now):
         if seq.decodes:
             return super().enter(seq, budget, now)
-        hits = list(itertools.takewhile(lambda one: one in self.users, self.ids(seq)))
+        hits = list(itertools.takewhile(lambda one: one in self.users or one in self.host, self.ids(seq)))
         hits = hits[: (seq.known - 1) // self.id_tok]
         cached = len(hits) * self.id_tok
         q = min(seq.known - cached, budget)
-        busy = sum(one not in self.idle for one in hits)
+        busy = sum(one not in self.idle and one not in self.host for one in hits)
         if self.need(cached + q) - busy * self.need(self.id_tok) > self.free:
             return 0
         for one in hits:
+            if one in self.host:
+                self.host.remove(one)
+                self.users[one] = 0
+                self.late += self.need(self.id_tok) * self.spec.swap_s_per_block
             self.users[one] += 1
             if one in self.idle:
                 self.idle.remove(one)
@@ -381,7 +390,7 @@ class CachedContinuous(Cache, Continuous):
 
 class CachedSglang(Cache, Sglang):
     def prefix(self, seq):
-        hits = list(itertools.takewhile(lambda one: one in self.users, self.ids(seq)))
+        hits = list(itertools.takewhile(lambda one: one in self.users or one in self.host, self.ids(seq)))
         return min(len(hits), (seq.known - 1) // self.id_tok)
 
 

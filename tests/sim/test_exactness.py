@@ -89,6 +89,7 @@ def specs(draw, count, blocks):
         state_slots=draw(st.sampled_from([None, None, 0, 3])),
         kv_windows=(INF,) if cached else draw(windows),
         prefix_cache=draw(st.sampled_from(["pool", "unbounded"])) if cached else "off",
+        host_blocks=draw(st.sampled_from([0, 0, 30, 200])),
         swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
     )
     return [spec] * count

@@ -97,6 +97,19 @@ def test_the_least_recently_used_id_goes_first_and_the_last_block_before_the_fir
     assert 2 not in cache.users
 
 
+def test_what_is_evicted_can_be_fetched_back_from_host_memory():
+    # a pool of 5 blocks holds one prompt: the second evicts the first's 4 full blocks, the third fetches 2 ids of
+    # 2 blocks (1 ms each) and computes only its own 6 tokens at 1 ms
+    model = Affine(base_s=0.0, per_sequence_s=0.0, per_context_s=0.0, per_token_s=1e-3, per_attended_s=0.0)
+    table = conversation([[1, 2, 3], [7, 8, 9], [1, 2, 4]], [0.0, 1.0, 2.0], [70] * 3, output_tok=1)
+    spec = ReplicaSpec(
+        model, kv_blocks=5, max_context=1000, prefix_cache="pool", host_blocks=100, swap_s_per_block=1e-3
+    )
+    records = simulate_fleet(table, [spec], RoundRobin(), Continuous())
+    ttft = records.requests["first_token_s"] - records.requests["arrival_s"]
+    assert ttft.tolist() == pytest.approx([0.070, 0.070, 0.006 + 0.004])
+
+
 def test_the_prefix_aware_router_follows_the_cache_until_load_forbids():
     table = conversation([[1, 2], [7, 8], [1, 2], [7, 8]], [0.0, 0.1, 10.0, 20.0], [65, 65, 65, 65])
     spec = ReplicaSpec(Constant(time_s=0.5), kv_blocks=100, max_context=1000, prefix_cache="pool")

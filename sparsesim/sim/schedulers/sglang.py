@@ -111,6 +111,7 @@ class SglangReplica(ContinuousReplica):
         if self.prefilling is not None or self.waiting:
             chunks = self.admit(self.free)
             if chunks:
+                self.swap()
                 self.mixed_step(chunks)
                 return
         if not self.decoding:
