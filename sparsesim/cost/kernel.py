@@ -122,6 +122,7 @@ class CostModel:
         ratio = time / np.where(np.asarray(timing.time_s) > 0, timing.time_s, 1.0)
         core = np.asarray(timing.compute_s) * ratio * ones
         compute_j = np.asarray(timing.flop_executed) * self.power.flop_energy(op.compute_dtype()) * ones
+        compute_j = compute_j + np.asarray(timing.sram_bytes) * self.power.sram_j_per_byte
         memory_j = np.asarray(timing.hbm_bytes) * self.power.memory_j_per_byte * ones
         per_byte = np.where(
             np.asarray(getattr(op, "nodes", 1.0)) > 1, self.power.nic_j_per_byte, self.power.link_j_per_byte

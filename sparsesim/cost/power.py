@@ -2,7 +2,8 @@
 
     P(f) = P0 + E_core/t * (f/f_max)^m + E_rest/t
 
-P0 is the active idle, E_core the executed FLOP times J/FLOP of their dtype, E_rest the bytes times J/byte of the
+P0 is the active idle, E_core the executed FLOP times J/FLOP of their dtype and the bytes that
+pass through the multiprocessors outside of matrix products times their J/byte, E_rest the bytes times J/byte of the
 memory and the links. Where P(f_max) exceeds the cap the clock drops to f with P(f) = cap, the part of the time that
 computes stretches, t(f) = t + t_core (f_max/f - 1), and the core's energy falls to E_core (f/f_max)^m.
 """
@@ -40,6 +41,7 @@ class PowerModel:
     nic_j_per_byte: float
     compute_j_per_flop: Mapping[str, float] = field(default_factory=dict)
     exponent: float = CLOCK_EXPONENT
+    sram_j_per_byte: float = 0.0
 
     def flop_energy(self, dtype: str) -> float:
         """J/FLOP of a dtype; one that was not measured takes bf16's in proportion to its bits."""
@@ -65,6 +67,7 @@ def power_model(gpu: Gpu, fit: Fit, cap_w: float | None = None) -> PowerModel:
         nic_j_per_byte=gpu.nic.energy.value if gpu.nic else 0.0,
         compute_j_per_flop={**compute, **fitted.get("compute_j_per_flop", {})},
         exponent=fitted.get("exponent", CLOCK_EXPONENT),
+        sram_j_per_byte=fitted.get("sram_j_per_byte", 0.0),
     )
 
 

@@ -1,6 +1,6 @@
 """Energy coefficients from rows with measured joules: static watts, J/FLOP by dtype, J/byte of memory and link.
 
-    E = P0 t + sum a_dtype FLOP_executed (f/f_max)^m + b HBM bytes + c link bytes
+    E = P0 t + (sum a_dtype FLOP_executed + a_x SRAM bytes) (f/f_max)^m + b HBM bytes + c link bytes
 
 with the measured time and clock, so that the errors of the time forms stay out; relative errors, all coefficients
 positive. HBM bytes and executed FLOP are those of the time forms.
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 FOLDS = 5
+OPTIONAL = ("link_j_per_byte", "sram_j_per_byte")
+"""Coefficients that a table fits only where its rows move such bytes."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class EnergyRows:
     hbm_bytes: Floats
     link_bytes: Floats
     label: npt.NDArray[np.str_]
+    sram_bytes: Floats
     base: Mapping[str, float] = field(default_factory=dict)
 
     def design(self, exponent: float) -> tuple[list[str], Floats]:
@@ -47,6 +50,9 @@ class EnergyRows:
         if self.link_bytes.any():
             names.append("link_j_per_byte")
             parts.append(self.link_bytes)
+        if self.sram_bytes.any():
+            names.append("sram_j_per_byte")
+            parts.append(self.sram_bytes * self.clock**exponent)
         for dtype, flop in self.flop.items():
             names.append(dtype)
             parts.append(flop * self.clock**exponent)
@@ -59,7 +65,7 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
     n = len(own)
     if n < 8:
         return None
-    hbm, link, label = np.zeros(n), np.zeros(n), np.full(n, "", object)
+    hbm, link, sram, label = np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, "", object)
     flop: dict[str, Floats] = {}
     used = np.zeros(n, bool)
     for group in groups(own):
@@ -72,18 +78,21 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
         dtype = group.op.compute_dtype()
         flop.setdefault(dtype, np.zeros(n))[group.rows] = np.broadcast_to(timing.flop_executed, group.rows.shape)
         hbm[group.rows], link[group.rows] = cost.hbm_bytes, cost.link_bytes
+        sram[group.rows] = timing.sram_bytes
         label[group.rows] = group.op.op
         used[group.rows] = True
     clocks = _column(own, "clock_mhz") * 1e6 / model.gpu.clock.max.value
     clock = np.where(np.isfinite(clocks) & (clocks > 0.1), np.minimum(clocks, 1.0), 1.0)
     time, joules = _column(own, "measured_time_s"), _column(own, "measured_energy_j")
     kept = {d: f[used] for d, f in flop.items() if f.any()}
-    return EnergyRows(time[used], joules[used], clock[used], kept, hbm[used], link[used], label[used].astype(str))
+    return EnergyRows(
+        time[used], joules[used], clock[used], kept, hbm[used], link[used], label[used].astype(str), sram[used]
+    )
 
 
 def flat(base: Mapping[str, Any]) -> dict[str, float]:
     """Coefficients of a fit by the names of the design's columns."""
-    names = ("static_w", "memory_j_per_byte", "link_j_per_byte")
+    names = ("static_w", "memory_j_per_byte", *OPTIONAL)
     own = {name: float(base[name]) for name in names if name in base}
     return own | {dtype: float(value) for dtype, value in base.get("compute_j_per_flop", {}).items()}
 
@@ -116,8 +125,7 @@ def fit_energy(rows: EnergyRows, cap_w: float, base: Mapping[str, Any]) -> dict[
         "half_width": float(np.quantile(np.abs(np.log1p(errors)), 0.9)),
         "errors": {"mape": 100 * float(np.mean(np.abs(errors))), "bias": 100 * float(np.mean(errors))},
     }
-    if "link_j_per_byte" in coefficients:
-        result["link_j_per_byte"] = coefficients.pop("link_j_per_byte")
+    result |= {name: coefficients.pop(name) for name in OPTIONAL if name in coefficients}
     if len(capped) >= 2:
         result["cap_share"] = float(np.median(capped) / cap_w)
     result["compute_j_per_flop"] = {dtype: value for dtype, value in coefficients.items() if value > 0}

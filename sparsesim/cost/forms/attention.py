@@ -201,4 +201,4 @@ def _decode(
     busy = pnorm(p["p"], memory, units, flops)
     scaled = busy * (share(p["p"], units, memory, flops) + share(p["p"], flops, memory, units))
     fixed = p["t0"] + p["t_chain"] * np.asarray(reach, float) / (np.asarray(reach, float) + p["h"])
-    return Timing(fixed + busy, scaled, flops, memory, 0.0, fixed + np.asarray(units), executed, hbm, 0.0)
+    return Timing(fixed + busy, scaled, flops, memory, 0.0, fixed + np.asarray(units), executed, hbm, 0.0, hbm)

@@ -56,7 +56,7 @@ class PointwiseForm(Form[Pointwise]):
         stream = _stream(op, p, chip)
         chain = p["chain"] * np.asarray(op.width, float)
         busy = pnorm(ROW_KNEE, stream.memory_term_s, chain)
-        return replace(stream, time_s=p["t0"] + busy, fixed_s=stream.fixed_s + chain)
+        return replace(stream, time_s=p["t0"] + busy, fixed_s=stream.fixed_s + chain, sram_bytes=stream.hbm_bytes)
 
 
 class CopyForm(Form[Copy]):
@@ -93,4 +93,5 @@ class ThresholdGemvForm(Form[ThresholdGemv]):
             stream.flop_executed,
             stream.hbm_bytes,
             0.0,
+            stream.hbm_bytes,
         )

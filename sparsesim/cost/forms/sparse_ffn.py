@@ -63,6 +63,7 @@ class SparseFfnForm(Form[SparseFfn]):
             executed,
             hbm,
             0.0,
+            tokens * (op.nnz * 2.0 * op.d_model * size + neurons * size * p["passes"]),
         )
 
 

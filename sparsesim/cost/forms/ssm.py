@@ -40,7 +40,7 @@ class SsmStepForm(Form[SsmStep]):
         hbm = np.asarray(op.hbm_bytes(), float)
         memory = hbm / bytes_per_s(chip, p["bandwidth"])
         zero = np.zeros_like(memory)
-        return Timing(p["t0"] + memory, zero, zero, memory, 0.0, p["t0"] + zero, np.asarray(op.flop()), hbm, 0.0)
+        return Timing(p["t0"] + memory, zero, zero, memory, 0.0, p["t0"] + zero, np.asarray(op.flop()), hbm, 0.0, hbm)
 
 
 class SsmScanForm(Form[SsmScan]):
