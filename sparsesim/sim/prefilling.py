@@ -44,6 +44,7 @@ class PrefillReplica(ContinuousReplica):
             self.first_token[job.row] = self.time
         job.generated += 1
         self.outstanding -= 1
+        self.asked_tok -= job.prompt
         if job.generated == job.output:
             self.release(job)
             self.finished(job, self.time)

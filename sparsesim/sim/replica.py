@@ -67,6 +67,7 @@ class Queue(Protocol):
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Job]: ...
+    def __contains__(self, job: object, /) -> bool: ...
     def __getitem__(self, place: int, /) -> Job: ...
     def append(self, job: Job, /) -> None:
         """Add one behind the others of its rank."""
@@ -98,7 +99,7 @@ class Replica(Batch, ABC):
 
     # slots: beyond thirty attributes a Python object falls back to a plain dictionary, at half the speed
     __slots__ = (
-        "admitted", "chunks", "curves", "end", "energies", "env", "finished", "first_s", "first_token",
+        "admitted", "asked_tok", "chunks", "curves", "end", "energies", "env", "finished", "first_s", "first_token",
         "fleet", "index", "iterations", "lines", "log", "mixed", "on_wake", "output_tok", "outstanding",
         "pending", "plain", "pool", "prefill_tok", "requests", "schedule", "slope_s", "spare", "spec",
         "time", "waiting", "write",
@@ -120,7 +121,7 @@ class Replica(Batch, ABC):
         self.lines: dict[int, Line] = {}  # of the only channel, where there is one
         self.plain = spec.steps.windows == (math.inf,)
         self.waiting: Queue = deque()
-        self.outstanding = 0
+        self.outstanding = self.asked_tok = 0  # requests that wait or run, and the tokens of their prompts
         self.pool: Pool
         self.reset(0.0)
 
@@ -362,6 +363,7 @@ class Replica(Batch, ABC):
         self.leave(job)
         self.release(job)
         self.outstanding -= 1
+        self.asked_tok -= job.prompt
         self.finished(job, self.time)
 
     def settle(self, time_s: float) -> None:
@@ -404,7 +406,7 @@ class Replica(Batch, ABC):
                 self.fleet.events.add(self.time, Event.preempted, self.index, job.row)
             job.restart()
         self.waiting.clear()
-        self.outstanding = 0
+        self.outstanding = self.asked_tok = 0
         self.reset(time_s)
         return jobs
 
@@ -414,6 +416,7 @@ class Replica(Batch, ABC):
             return False
         self.waiting.remove(job)
         self.outstanding -= 1
+        self.asked_tok -= job.prompt
         if self.waiting:
             self.reconsider(time_s)
         return True

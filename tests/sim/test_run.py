@@ -7,11 +7,14 @@ import pytest
 from step_models import Affine, Constant
 
 from sparsesim.errors import InputError
+from sparsesim.sim.admission import Admission
 from sparsesim.sim.replica import ReplicaSpec
+from sparsesim.sim.routers.least_kv import LeastKv
 from sparsesim.sim.routers.least_outstanding import LeastOutstanding
 from sparsesim.sim.routers.round_robin import RoundRobin
 from sparsesim.sim.run import simulate_fleet
 from sparsesim.sim.schedulers.continuous import Continuous
+from sparsesim.sim.schedulers.sglang import Sglang
 from sparsesim.sim.schedulers.static import Static
 from sparsesim.workload.requests import RequestTable
 
@@ -27,6 +30,18 @@ def test_a_burst_of_100_000_ends_with_a_named_outcome_each():
     records = simulate_fleet(table, [spec] * 4, LeastOutstanding(), Continuous())
     names, counts = np.unique(records.requests["outcome"], return_counts=True)
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"finished": 99_900, "rejected_too_long": 100}
+
+
+@pytest.mark.parametrize("scheduler", [Continuous(policy="priority"), Sglang(), Static()])
+def test_no_queue_of_any_length_hangs(scheduler):
+    count = 30_000
+    ranks = np.arange(count) % 3
+    table = RequestTable.of(np.zeros(count), np.full(count, 100), np.full(count, 4), priority=ranks)
+    admission = Admission(max_wait="100 ms")
+    for router in (LeastKv(), LeastOutstanding()):
+        records = simulate_fleet(table, [SPEC] * 2, router, scheduler, admission=admission)
+        names = set(records.requests["outcome"].tolist())
+        assert names == {"finished", "timed_out"}
 
 
 def test_a_horizon_leaves_the_rest_unfinished_and_keeps_the_tokens_made():

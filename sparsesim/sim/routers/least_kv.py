@@ -11,14 +11,18 @@ if TYPE_CHECKING:
 
 
 class LeastKv(Router):
-    """The replica with the smallest share of its KV blocks spoken for: in use, or wanted by requests that wait."""
+    """The replica with the smallest share of its KV blocks spoken for.
+
+    That is what is in use at its latest boundary, or what the prompts of its outstanding requests take, if that is
+    more (some of them wait).
+    """
 
     def chooser(self) -> Choose:
-        """Stateless; a replica reports the blocks of its latest boundary."""
+        """Stateless: the replicas count for themselves."""
 
         def load(replica: Replica) -> float:
-            wanted = sum(replica.blocks(job.target) for job in replica.waiting)
-            return (replica.used_blocks + wanted) / max(replica.kv_blocks, 1)
+            spoken_for = max(replica.used_blocks, replica.blocks(replica.asked_tok))
+            return spoken_for / max(replica.kv_blocks, 1)
 
         def choose(_job: Job, up: Sequence[Replica], _now_s: float) -> Replica:
             return min(up, key=load)

@@ -10,7 +10,7 @@ queue and later computes its prompt and its output again; nothing is admitted in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -85,35 +85,46 @@ class RankQueue:
 
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[int, float, int], Job]] = []
+        self._members: set[Job] = set()  # what is in the heap but not here was taken out
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._members)
 
     def __iter__(self) -> Iterator[Job]:
-        return (job for _, job in sorted(self._heap, key=lambda item: item[0]))
+        return iter(sorted(self._members, key=lambda job: job.rank))
+
+    def __contains__(self, job: object) -> bool:
+        return job in self._members
 
     def __getitem__(self, place: int) -> Job:
         """The first; there is no other place to ask for."""
-        return self._heap[place][1]
+        heap = self._heap
+        while heap[0][1] not in self._members:
+            heappop(heap)
+        return heap[place][1]
 
     def append(self, job: Job) -> None:
         """Add one at its rank."""
+        self._members.add(job)
         heappush(self._heap, (job.rank, job))
 
     appendleft = append
 
     def popleft(self) -> Job:
         """Take the first."""
-        return heappop(self._heap)[1]
+        job = self[0]
+        heappop(self._heap)
+        self._members.remove(job)
+        return job
 
     def clear(self) -> None:
         """Take all out."""
         self._heap.clear()
+        self._members.clear()
 
     def remove(self, job: Job) -> None:
         """Take one out."""
-        self._heap = [item for item in self._heap if item[1] is not job]
-        heapify(self._heap)
+        self._members.remove(job)
 
 
 class ContinuousReplica(Replica):
@@ -142,6 +153,7 @@ class ContinuousReplica(Replica):
         waiting = self.waiting
         waiting.append(job)
         self.outstanding += 1
+        self.asked_tok += job.prompt
         if self.pending is None:
             self.time = self.end = now_s
             self.wake_at(now_s)

@@ -61,6 +61,7 @@ class StaticReplica(Replica):
         """Queue a request; it never changes the batch that runs."""
         self.waiting.append(job)
         self.outstanding += 1
+        self.asked_tok += job.prompt
         if self.pending is None:
             self.time = self.end = now_s
             self.wake_at(now_s)
@@ -100,6 +101,7 @@ class StaticReplica(Replica):
         self.unfinished -= 1
         job.generated = job.output
         self.outstanding -= 1
+        self.asked_tok -= job.prompt
         self.finished(job, self.time)
         if not self.finishing:
             for done in list(self.running):
