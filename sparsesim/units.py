@@ -143,7 +143,7 @@ class Quantity:
         """Parse on the way in, write with a unit on the way out."""
         return core_schema.no_info_before_validator_function(
             lambda value: parse(value, self.dimension),
-            core_schema.float_schema(),
+            handler(source),  # a field's bounds may have been applied to it already
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value: show(value, self.dimension, digits=17), when_used="json"
             ),

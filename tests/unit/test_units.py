@@ -6,6 +6,7 @@ import pint
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
 
 from sparsesim import units
 
@@ -52,3 +53,18 @@ def test_what_has_no_right_unit_names_the_accepted_ones(wrong: object) -> None:
 )
 def test_what_is_shown_reads_back(dimension: str, value: float) -> None:
     assert math.isclose(units.parse(units.show(value, dimension, 17), dimension), value, rel_tol=1e-12)
+
+
+class Bounded(BaseModel):
+    """A field with a default and a bound, one without a default, one that may be missing."""
+
+    wait: units.Seconds = Field(0.0, ge=0)
+    rate: units.PerSecond = Field(gt=0)
+    cap: units.Watts | None = Field(None, gt=0)
+
+
+@pytest.mark.parametrize("wrong", [{"wait": "-1 s"}, {"rate": "0 /s"}, {"cap": "-5 W"}])
+def test_bounds_of_a_field_hold_for_the_value_inside(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="greater than"):
+        Bounded.model_validate({"rate": "1 /s", **wrong})
+    assert Bounded.model_validate({"rate": "1 /s", "wait": "0 s"}).wait == 0
