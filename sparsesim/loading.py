@@ -10,7 +10,7 @@ import importlib.resources
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,20 @@ class Document:
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, "")
+
+    def value(self, path: Path_) -> Any:
+        """What stands at `path`; None where nothing does."""
+        node: Any = self.values
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    def placed(self, problem: Problem) -> Problem:
+        """The problem with the place of its path, where it has none."""
+        path: Path_ = tuple(
+            int(part) if part.isdigit() else part for part in re.split(r"[.\[\]]+", problem.path) if part
+        )
+        return replace(problem, place=problem.place or (self.place(path) if path else ""))
 
 
 def load_yaml(path: Path) -> Document:
@@ -170,7 +184,9 @@ def with_settings(document: Document, settings: Iterable[str]) -> Document:
 def set_path(document: Document, key: str, value: Any, place: str) -> Document:
     """The document with the value at a dotted path replaced."""
     path: Path_ = tuple(int(part) if part.isdigit() else part for part in key.split("."))
-    return Document(_set(document.values, path, value, key, place), {**document.places, path: place}, document.folder)
+    made = {path[:n]: place for n in range(1, len(path) + 1) if path[:n] not in document.places}
+    places = {**document.places, **made, path: place}
+    return Document(_set(document.values, path, value, key, place), places, document.folder)
 
 
 def _set(node: Any, path: Path_, value: Any, key: str, place: str) -> Any:

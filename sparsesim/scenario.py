@@ -6,7 +6,8 @@ left out has its default here, and the manifest of a run writes all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +22,7 @@ from sparsesim.hardware.topology import Topology, load_topology
 from sparsesim.loading import Document, build, find, load_yaml, with_settings
 from sparsesim.model.load import ExpertLoad, read_load
 from sparsesim.model.setting import Precision
+from sparsesim.model.sparsity import Sparsity
 from sparsesim.sim.routers import Router
 from sparsesim.sim.schedulers import Scheduler
 from sparsesim.studies import Study
@@ -159,6 +161,30 @@ class Simulation(Frozen):
     warm_up: units.Seconds = Field(0.0, ge=0, description="cut from the metrics")
 
 
+def _unknown_names(document: Document) -> list[Problem]:
+    """Models, hardware and engines that no file is found for, looked up even where other keys are wrong."""
+    found: list[Problem] = []
+    deployment = document.values.get("deployment")
+    pools = deployment.get("pools") if isinstance(deployment, dict) else None
+    below = [("deployment",), *(("deployment", "pools", name) for name in (pools if isinstance(pools, dict) else ()))]
+    places = [("scenarios/models", "model", ("model",))]
+    for pool in below:
+        places += [
+            ("hwprofiles", "hardware", (*pool, "hardware")),
+            ("hwprofiles", "hardware", (*pool, "hardware", "name")),
+        ]
+        places += [("hwprofiles/engines", "engine", (*pool, "engine"))]
+    for kind, what, path in places:
+        name = document.value(path)
+        if not isinstance(name, str) or (document.folder / name).is_file():
+            continue
+        try:
+            find(kind, name, what)
+        except InputError as error:
+            found += [Problem(p.message, ".".join(path), document.place(path), p.hint) for p in error.problems]
+    return found
+
+
 class Scenario(Frozen):
     """A model on a deployment under a workload."""
 
@@ -169,7 +195,7 @@ class Scenario(Frozen):
     expert_load: ExpertLoadField = Field(
         default_factory=lambda: read_load("uniform"), description="how tokens spread over experts"
     )
-    sparsity: dict[str, Any] | None = Field(None, description="activation sparsity and its format")
+    sparsity: Sparsity | None = Field(None, description="activation sparsity and its format")
     densities: str | None = Field(None, description="named set of activation densities by projection")
     workload: Workload
     slo: Slo = Slo()
@@ -199,14 +225,27 @@ class Scenario(Frozen):
     @classmethod
     def from_document(cls, document: Document) -> Scenario:
         """The scenario of plain values that know their places."""
-        scenario: Scenario = build(cls, document)
+        names = _unknown_names(document)
+        try:
+            scenario: Scenario = build(cls, document)
+        except InputError as error:
+            raise InputError([*error.problems, *names]) from None
         scenario._folder, scenario._document = document.folder, document
-        problems = scenario.workload.problems(document.folder)
-        if problems:
-            raise InputError(
-                [Problem(p.message, p.path, p.place or document.place(("workload",)), p.hint) for p in problems]
-            )
+        workload = [
+            Problem(p.message, p.path or "workload", p.place, p.hint)
+            for p in scenario.workload.problems(document.folder)
+        ]
+        if names or workload:
+            raise InputError([*names, *map(document.placed, workload)])
         return scenario
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Problems raised inside name the place of their path in the scenario's file."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError([self.document.placed(problem) for problem in error.problems]) from None
 
     def with_settings(self, settings: Iterable[str]) -> Scenario:
         """A copy with `path=value` settings applied and everything checked again."""

@@ -28,7 +28,6 @@ from sparsesim.model.arch import Model
 from sparsesim.model.load import ExpertLoad
 from sparsesim.model.load.empirical import Empirical
 from sparsesim.model.setting import Setting
-from sparsesim.model.sparsity import Sparsity
 from sparsesim.model.zoo import load_model
 from sparsesim.run import Background
 from sparsesim.scenario import Hardware, Pool, Scenario
@@ -93,11 +92,12 @@ def systems(scenario: Scenario) -> dict[str, PoolSystem]:
     """Every pool of a scenario.
 
     Raises:
-        InputError: what it names is not known, or does not go together.
+        InputError: what it names is not known, or does not go together; with the place in the scenario's file.
 
     """
-    model = model_of(scenario)
-    return {name: _system(name, pool, model, scenario) for name, pool in scenario.deployment.by_name().items()}
+    with scenario.placing():
+        model = model_of(scenario)
+        return {name: _system(name, pool, model, scenario) for name, pool in scenario.deployment.by_name().items()}
 
 
 def model_of(scenario: Scenario) -> Model:
@@ -109,12 +109,11 @@ def model_of(scenario: Scenario) -> Model:
 def _system(name: str, pool: Pool, model: Model, scenario: Scenario) -> PoolSystem:
     gpu = gpu_of(pool.hardware)
     engine = load_engine(pool.engine)
-    cap = scenario.power.cap
-    if cap is not None and cap > gpu.power.cap.value:
-        own = gpu.power.cap.value
-        raise InputError(Problem(f"{cap:g} W is above {gpu.name}'s own cap of {own:g} W", path="power.cap"))
-    topology = load_topology(pool.topology) if isinstance(pool.topology, str) else pool.topology
-    load = load_of(scenario)
+    cap = _cap(scenario, gpu)
+    topology, load = topology_of(pool), load_of(scenario)
+    if scenario.densities is not None:
+        hint = "on a GPU, give sparsity: {kind: projections, published: NAME}"
+        raise InputError(Problem("means something to event-driven chips only", path="densities", hint=hint))
     setting = Setting(
         tp=pool.tp,
         dp=pool.dp,
@@ -123,12 +122,26 @@ def _system(name: str, pool: Pool, model: Model, scenario: Scenario) -> PoolSyst
         gpus_per_node=topology.fabric().gpus_per_node if topology else gpu.node.gpus.value,
         precision=scenario.precision or model.precision,
         expert_load=load.word(),
-        sparsity=Sparsity.resolve(scenario.sparsity) if scenario.sparsity else None,
+        sparsity=scenario.sparsity,
         fused=engine.fused,
         redundant=redundant_slots(model, pool.placement, pool.ep),
     )
-    costs = deployed_costs(cost_model(gpu, cap), model, setting, topology, pool.placement, load)
+    if pool.overlap.two_batch and setting.ranks == 1:
+        why = "one rank has no communication to hide behind the other half"
+        raise InputError(Problem(why, path="deployment.overlap.two_batch", hint="tp or dp above 1"))
+    shared = pool.overlap.shared_experts
+    costs = deployed_costs(cost_model(gpu, cap), model, setting, topology, pool.placement, load, shared)
+    model.device_weight_bytes(setting)  # raises where heads, widths or layers cannot be split
     return PoolSystem(name, pool, model, gpu, engine, setting, costs)
+
+
+def _cap(scenario: Scenario, gpu: Gpu) -> float | None:
+    """The power cap that was asked for: a device cannot draw more than its own, nor work on less than its idle."""
+    cap, own, idle = scenario.power.cap, gpu.power.cap.value, gpu.power.active_idle.value
+    if cap is not None and not idle < cap <= own:
+        hint = f"above {idle:g} W, its power with clocks up and nothing to do, up to its own cap of {own:g} W"
+        raise InputError(Problem(f"{gpu.name} does not work at {cap:g} W", path="power.cap", hint=hint))
+    return cap
 
 
 def gpu_of(hardware: Hardware) -> Gpu:

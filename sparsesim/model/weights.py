@@ -66,7 +66,13 @@ def split(number: int, ways: int, what: str, degree: str = "tp") -> int:
     """
     if number % ways:
         divisors = ", ".join(str(d) for d in range(1, min(number, 64) + 1) if number % d == 0)
-        raise InputError(Problem(f"{degree} {ways} does not divide the {number} {what}", hint=f"it may be {divisors}"))
+        raise InputError(
+            Problem(
+                f"{degree} {ways} does not divide the {number} {what}",
+                path=f"deployment.{degree}",
+                hint=f"it may be {divisors}",
+            )
+        )
     return number // ways
 
 
@@ -80,5 +86,7 @@ def split_or_copy(number: int, ways: int, what: str) -> int:
     if number >= ways:
         return split(number, ways, what)
     if ways % number:
-        raise InputError(Problem(f"tp {ways} is not a multiple of the {number} {what}, nor a divisor of it"))
+        raise InputError(
+            Problem(f"tp {ways} is not a multiple of the {number} {what}, nor a divisor of it", path="deployment.tp")
+        )
     return 1
