@@ -111,9 +111,6 @@ def _system(name: str, pool: Pool, model: Model, scenario: Scenario) -> PoolSyst
     engine = load_engine(pool.engine)
     cap = _cap(scenario, gpu)
     topology, load = topology_of(pool), load_of(scenario)
-    if scenario.densities is not None:
-        hint = "on a GPU, give sparsity: {kind: projections, published: NAME}"
-        raise InputError(Problem("means something to event-driven chips only", path="densities", hint=hint))
     setting = Setting(
         tp=pool.tp,
         dp=pool.dp,
@@ -224,6 +221,8 @@ def _assumptions(scenario: Scenario, pools: Mapping[str, PoolSystem]) -> list[st
     """What is assumed rather than measured or published, in sentences."""
     lines = [f"experts are loaded {scenario.expert_load.word()}"] if _routed(pools) else []
     for system in pools.values():
+        if scenario.densities is not None and scenario.sparsity is None:
+            lines.append(f"{system.gpu.name} multiplies zeros as any other value: its times do not use the densities")
         lines += [f"{system.model.name}: {line}" for line in system.model.assumed]
         assumed = [row["figure"] for row in figures(system.gpu) if row["source"].startswith("assumed")]
         if assumed:
