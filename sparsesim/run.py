@@ -71,13 +71,14 @@ class Background:
 
 @dataclass(frozen=True)
 class Run:
-    """The result of an estimate, a simulation or a measurement."""
+    """The result of an estimate, a simulation or a measurement; `files`: texts beside the tables, by name."""
 
     kind: Kind
     title: str
     summary: dict[str, Any]
     tables: dict[str, Columns]
     manifest: dict[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def partial(self) -> bool:
@@ -148,6 +149,8 @@ class Run:
         for name, columns in self.tables.items():
             parquet.write_table(arrow(columns), folder / f"{name}.parquet", compression="zstd")
             rows[name] = len(next(iter(columns.values()))) if columns else 0
+        for name, text in self.files.items():
+            (folder / name).write_text(text)
         (folder / SUMMARY).write_text(self.to_json() + "\n")
         manifest = {"kind": self.kind, "title": self.title, **self.manifest, "tables": rows}
         (folder / MANIFEST).write_text(dumps(manifest) + "\n")

@@ -73,6 +73,13 @@ class MemorySettings(Frozen):
     block: units.Tokens = Field(16.0, gt=0, description="tokens in a KV block")
 
 
+class Overlap(Frozen):
+    """What runs at the same time."""
+
+    shared_experts: bool = Field(False, description="shared experts while tokens are dispatched")
+    two_batch: bool = Field(False, description="half of a batch computes while the other half communicates")
+
+
 class Layout(Frozen):
     """How a replica is laid over its devices and run."""
 
@@ -84,6 +91,7 @@ class Layout(Frozen):
     placement: Placement = Field(
         default_factory=lambda: Placement.resolve("contiguous"), description="of experts on ranks"
     )
+    overlap: Overlap = Overlap()
     replicas: int = Field(1, ge=1)
     scheduler: Scheduler = Field(default_factory=lambda: Scheduler.resolve("continuous"))
     memory: MemorySettings = MemorySettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,18 +12,23 @@ import numpy as np
 
 from sparsesim.closed_form import Load, phase_steps
 from sparsesim.cost.breakdown import Step
+from sparsesim.errors import InputError, Problem
+from sparsesim.hardware.topology import own_topology
 from sparsesim.metrics import summarise
 from sparsesim.metrics.stats import flat
 from sparsesim.run import Run, simulated
 from sparsesim.scenario import Scenario
+from sparsesim.sim.op_detail import Cluster, DetailedSteps
 from sparsesim.sim.records import Records
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.run import simulate_fleet
 from sparsesim.sim.steps import StepModel
-from sparsesim.system import PoolSystem, background, single_pool
+from sparsesim.system import PoolSystem, background, single_pool, topology_of
 from sparsesim.workload import RequestTable, generate
 
 Progress = Callable[[int, int, float], None]
+TIMELINE = "timeline.json"
+"""File of a run folder: with `detail: op`, every rank's resources during a typical decode step, for ui.perfetto.dev."""
 BOUND_REQUESTS = 1500
 """Requests that are run again at the low and high step curves; their ratio to the middle carries over."""
 BOUNDED = (
@@ -49,17 +55,46 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Run:
     """
     system = single_pool(scenario)
     records: list[Records] = []
+    detailed: DetailedSteps | None = None
     begin = time.perf_counter()
     for replication in range(scenario.simulation.replications):
         requests = generate(scenario.workload, scenario.simulation.seed, replication, scenario.folder)
-        records.append(serve(scenario, system, requests, progress=progress))
+        if scenario.simulation.detail == "op":
+            detailed = detailed or detailed_steps(system, requests)
+        records.append(serve(scenario, system, requests, detailed, progress=progress))
         if records[-1].partial:
             break
     wall_s = time.perf_counter() - begin
     load, running = _load(records[0])
     phases = phase_steps(system, load, running)
     run = simulated(scenario, records, background(scenario, {"all": system}, phases), wall_s)
+    if detailed is not None:
+        run = replace(run, files={TIMELINE: _timeline(detailed, running)})
     return run if run.partial else _with_intervals(run, interval(scenario, system, phases))
+
+
+def detailed_steps(system: PoolSystem, requests: RequestTable) -> DetailedSteps:
+    """Step costs that follow op-by-op simulations of steps with these requests' mean lengths.
+
+    Raises:
+        InputError: pipeline stages, a single device, or devices that nothing links.
+
+    """
+    setting = system.setting
+    if setting.pp > 1 or setting.ranks == 1:
+        shown = f"op by op runs one pipeline stage of several ranks, not pp {setting.pp} of {setting.ranks}"
+        raise InputError(Problem(shown, path="simulation.detail", hint="pp: 1 with tp or dp above 1, or detail: step"))
+    prompt, output = float(requests.prompt_tok.mean()), float(requests.output_tok.mean())
+    topology = topology_of(system.pool) or own_topology(system.gpu, setting.ranks)
+    cluster = Cluster(topology.routes(), setting.gpus_per_node, system.costs.chip.bandwidth_bytes_per_s)
+    at, overlap = prompt + output / 2, system.pool.overlap
+    return DetailedSteps(system.steps, cluster, prompt, at, overlap.shared_experts, overlap.two_batch)
+
+
+def _timeline(detailed: DetailedSteps, running: float) -> str:
+    """The Chrome trace of a decode step of the mean batch."""
+    held = math.ceil(running / detailed.steps.setting.dp)
+    return json.dumps(detailed.simulated(detailed.batch("decode", held)).timeline.chrome())
 
 
 def _with_intervals(run: Run, relative: Mapping[str, tuple[float, float]]) -> Run:

@@ -28,7 +28,17 @@ from sparsesim.hardware.topology import Fabric
 Array = float | NDArray[np.float64]
 Floats = NDArray[np.float64]
 Mode = Literal["low_latency", "one_sided", "throughput"]
+LOW_LATENCY_TOK = 256
+"""Tokens a rank up to which engines use the low-latency kernels between nodes: DeepEP's README asks for batches below
+256, as their buffers hold a token for every expert; beyond, the throughput kernels send a token once to a node."""
+
 MODES = ("low_latency", "one_sided", "throughput")
+
+
+def mode_of(tokens: float, nodes: int, asked: str) -> Mode:
+    """How `tokens` tokens a rank are sent when an op asks for a mode."""
+    direct = asked != "throughput" and (nodes == 1 or tokens <= LOW_LATENCY_TOK)
+    return "low_latency" if direct else "throughput"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,8 @@
 - Links and NICs take the topology's bandwidths, latencies and energies in place of the hardware's own node.
 - Dispatch and combine are the kernels fitted to published rows (low latency on nodes of eight, one-sided in larger
   NVLink domains) around the busiest port, NIC or oversubscribed uplink; bandwidths keep their share of nominal ones.
-  Where the hardware's own fit measured them, or no published kernel sends that way (`throughput` between nodes), they
+  More than 256 tokens a rank go between nodes by the throughput kernels, once to a node, for which nothing published
+  was fitted: their figures are the form's own start. Where the hardware's own fit measured dispatch and combine, they
   take, beyond the even closed form, tokens times what the busiest port carries more than evenly.
 - The expert kernel is that of the busiest rank: its tokens, its slots.
 
@@ -21,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsesim import laws
-from sparsesim.cost.fitted import TRANSFER_HALF_WIDTH, WIDEN_PER_OCTAVE
+from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, TRANSFER_HALF_WIDTH, WIDEN_PER_OCTAVE
+from sparsesim.cost.forms import FORMS
 from sparsesim.cost.kernel import Cost, CostModel
 from sparsesim.cost.network.expert_parallel import ExpertParallel
 from sparsesim.cost.network.fitted import load_kernel_fit
-from sparsesim.cost.network.moe import Loads, Mode, dispatch_loads
+from sparsesim.cost.network.moe import LOW_LATENCY_TOK, ExpertKernel, Loads, Mode, dispatch_loads
+from sparsesim.cost.network.overlap import exposed
 from sparsesim.cost.network.placement import Placement
 from sparsesim.cost.network.routing import Routing
 from sparsesim.errors import InputError, Problem
@@ -34,7 +37,7 @@ from sparsesim.model.arch import Model
 from sparsesim.model.blocks.moe import Moe
 from sparsesim.model.load import ExpertLoad
 from sparsesim.model.setting import Setting
-from sparsesim.work import MoeCombine, MoeDispatch, MoeFfn, Op
+from sparsesim.work import Collective, MoeCombine, MoeDispatch, MoeFfn, Op, Task
 
 LAYERS = 8
 """Draws of the expert load: the mean of the busiest rank over 8 layers of zipf 0.8 stays within 5 % of that over 64."""
@@ -44,10 +47,6 @@ ISLAND, DOMAIN = "h800-deepep", "gb200-nvl72"
 ISLAND_GPUS = 8
 MEASURED_NODES = 8
 """Nodes up to which `ISLAND` was measured; beyond, the interval widens by half per doubling (facts: kernel forms)."""
-
-LOW_LATENCY_TOK = 256
-"""Tokens a rank up to which engines use the low-latency kernels between nodes: DeepEP's README asks for batches below
-256, as their buffers hold a token for every expert; beyond, the throughput kernels send a token once to a node."""
 
 Groups = Mapping[tuple[int, int], tuple[ExpertParallel, ...]]
 
@@ -64,9 +63,9 @@ def expert_groups(
     if setting.ep == 1:
         return {}
     ways = setting.ranks // setting.ep
-    blocks = {(block.experts, block.top_k): block for block, _ in model.blocks if isinstance(block, Moe)}
+    blocks = {(block.experts, block.working_top_k): block for block, _ in model.blocks if isinstance(block, Moe)}
     return {
-        key: _layers(_routings(load, block.experts, block.top_k, block.groups, block.groups_kept, draws),
+        key: _layers(_routings(load, *key, block.groups, block.groups_kept, draws),
                      placement, setting.ep, gpus_per_node, ways)
         for key, block in blocks.items()
     }  # fmt: skip
@@ -78,7 +77,10 @@ def _routings(
 ) -> tuple[Routing, ...]:
     """Routings of `draws` layers; the same for every layout of a model, which a plan asks for by the hundred."""
     limit = groups_kept if groups > 1 else 0
-    chances = (laws.inclusion_probabilities(popularity, top_k) for popularity in load.sampled(experts, draws))
+    try:
+        chances = [laws.inclusion_probabilities(popularity, top_k) for popularity in load.sampled(experts, draws)]
+    except ValueError as error:
+        raise InputError(Problem(f"{load.word()}: {error}", path="expert_load")) from None
     return tuple(Routing(chosen, top_k, groups, limit) for chosen in chances)
 
 
@@ -91,19 +93,53 @@ def _layers(
 
 
 @dataclass(frozen=True)
+class _Kernel:
+    """A dispatch or combine kernel on the fabric at hand, and how far to trust it."""
+
+    kernel: ExpertKernel
+    half_width: float
+    kernel_class: str
+    provenance: str
+
+
+@dataclass(frozen=True)
+class SharedExperts:
+    """The experts that every token passes through, as work behind which a dispatch hides."""
+
+    model: Model
+    setting: Setting
+
+    def tasks(self, op: MoeDispatch) -> list[Task]:
+        """Their kernels for the tokens of a dispatch."""
+        key = (op.experts, op.top_k)
+        block = next(b for b, _ in self.model.blocks if isinstance(b, Moe) and (b.experts, b.working_top_k) == key)
+        tasks = block.shared_tasks(op.tokens * self.setting.tp, self.model.d_model, self.setting)
+        return [task for task in tasks if not isinstance(task.op, Collective)]
+
+
+@dataclass(frozen=True)
 class PlacedCosts(CostModel):
-    """A `CostModel` that knows the fabric and where experts lie."""
+    """A `CostModel` that knows the fabric and where experts lie; `shared` are computed during the dispatch."""
 
     fabric: Fabric
     groups: Groups
+    shared: SharedExperts | None = None
 
     def cost(self, op: Op) -> Cost:
         """As the plain model, with skew, placement and oversubscription."""
+        if isinstance(op, MoeDispatch) and self.shared is not None:
+            return self._exposed(self._routed(op), self.shared.tasks(op))
         if isinstance(op, MoeDispatch | MoeCombine):
             return self._routed(op)
         if isinstance(op, MoeFfn) and op.ep > 1:
             return super().cost(self._busiest(op))
         return super().cost(op)
+
+    def _exposed(self, dispatch: Cost, behind: list[Task]) -> Cost:
+        """What kernels that run meanwhile leave of a dispatch."""
+        hidden = sum((task.count * super(PlacedCosts, self).cost(task.op).time_s for task in behind), np.zeros(()))
+        time = np.asarray(exposed(dispatch.time_s, hidden))
+        return replace(dispatch, time_s=time, static_j=self.power.static_w * time)
 
     def _group(self, op: MoeDispatch | MoeCombine | MoeFfn) -> tuple[ExpertParallel, ...]:
         key = (op.experts, op.top_k)
@@ -114,38 +150,55 @@ class PlacedCosts(CostModel):
         return self.groups[key]
 
     def _routed(self, op: MoeDispatch | MoeCombine) -> Cost:
-        nodes = len(self._group(op)[0].visits.node)
-        if self.fit.of(op.op) is not None or (op.mode == "throughput" and nodes > 1):
+        if self.fit.of(op.op) is not None:
             return self._lengthened(op)
+        nodes = len(self._group(op)[0].visits.node)
         many = np.asarray(op.tokens) > LOW_LATENCY_TOK
+        if nodes > 1 and (op.mode == "throughput" or many.all()):
+            return self._by_kernel(op, nodes, self._by_node(op))
+        direct = self._by_kernel(op, nodes, self._published(op, nodes))
         if nodes == 1 or not many.any():
-            return self._published(op, nodes)
-        by_node = self._lengthened(replace(op, mode="throughput"))
-        return by_node if many.all() else _where(many, by_node, self._published(op, nodes))
+            return direct
+        return _where(many, self._by_kernel(op, nodes, self._by_node(op)), direct)
 
-    def _published(self, op: MoeDispatch | MoeCombine, nodes: int) -> Cost:
-        """By the kernel fitted to published rows."""
+    def _published(self, op: MoeDispatch | MoeCombine, nodes: int) -> _Kernel:
+        """Fitted to published rows, on this fabric."""
         fit = load_kernel_fit(DOMAIN if nodes == 1 and self.fabric.gpus_per_node > ISLAND_GPUS else ISLAND)
         nominal = load_topology(fit.topology).fabric()
         kernel = (fit.dispatch if isinstance(op, MoeDispatch) else fit.combine).on(self.fabric, nominal)
-        each = [self._loads(op, group, kernel.mode) for group in self._group(op)]
+        width = fit.half_width + WIDEN_PER_OCTAVE * float(np.log2(max(nodes / MEASURED_NODES, 1.0)))
+        width += 0.0 if self.gpu.name.split("-")[0] in fit.name else TRANSFER_HALF_WIDTH
+        return _Kernel(kernel, width, f"{op.op}.{fit.name}", f"published, fitted as {fit.name}")
+
+    def _by_node(self, op: MoeDispatch | MoeCombine) -> _Kernel:
+        """One copy a node: nothing published was fitted, the form's own start stands."""
+        assumed = {parameter.name: parameter.start for parameter in FORMS[op.op].parameters}
+        kernel = ExpertKernel(
+            mode="throughput",
+            fixed_s=assumed["a_rdma"],
+            per_doubling_s=assumed["rail"],
+            link_bytes_per_s=assumed["link"] * self.fabric.link_bytes_per_s,
+            nic_bytes_per_s=assumed["nic"] * self.fabric.nic_bytes_per_s,
+        )
+        return _Kernel(kernel, PRIOR_HALF_WIDTH, f"{op.op}.throughput", "assumed")
+
+    def _by_kernel(self, op: MoeDispatch | MoeCombine, nodes: int, by: _Kernel) -> Cost:
+        kernel, each = by.kernel, [self._loads(op, group, by.kernel.mode) for group in self._group(op)]
         tokens = np.asarray(op.tokens, dtype=np.float64)
         transfer = tokens * float(np.mean([kernel.transfer_s(loads, self.fabric) for loads in each]))
         time = np.where(tokens > 0, kernel.of_transfer_s(transfer, nodes), 0.0)
         sent = float(np.mean([loads.link_out.sum() + loads.nic_out.sum() for loads in each]))
         joules = float(np.mean([loads.energy_j(self.fabric) for loads in each]))
         ranks = float(np.max(np.asarray(op.ranks)))
-        width = fit.half_width + WIDEN_PER_OCTAVE * float(np.log2(max(nodes / MEASURED_NODES, 1.0)))
-        width += 0.0 if self.gpu.name.split("-")[0] in fit.name else TRANSFER_HALF_WIDTH
         return replace(
             super().cost(op),
             time_s=time,
             link_j=tokens * joules / ranks,
             static_j=self.power.static_w * time,
-            half_width=np.full(time.shape, width),
+            half_width=np.full(time.shape, by.half_width),
             link_bytes=tokens * sent / ranks,
-            kernel_class=f"{op.op}.{fit.name}",
-            provenance=f"published, fitted as {fit.name}",
+            kernel_class=by.kernel_class,
+            provenance=by.provenance,
         )
 
     def _loads(self, op: MoeDispatch | MoeCombine, group: ExpertParallel, mode: Mode) -> Loads:
@@ -225,6 +278,7 @@ def deployed_costs(
     topology: Topology | None,
     placement: Placement,
     load: ExpertLoad,
+    overlap_shared: bool = False,
 ) -> CostModel:
     """The cost model for a scenario's keys: `topology` (None: the hardware's own node), `placement`, `expert_load`.
 
@@ -241,9 +295,14 @@ def deployed_costs(
         raise InputError(Problem(f"{placement.kind}: {why}", path="deployment.placement", hint="ep above 1"))
     if devices == 1 and topology is not None:
         raise InputError(Problem("a replica of one device has nothing to link", path="deployment.topology"))
+    dispatched = spread and setting.dp > 1 and any(isinstance(b, Moe) and b.shared_d_ff for b, _ in model.blocks)
+    if overlap_shared and not dispatched:
+        why = f"{model.name} with dp {setting.dp}, ep {setting.ep} has no shared experts beside a dispatch"
+        raise InputError(Problem(why, path="deployment.overlap.shared_experts", hint="dp and ep above 1"))
     if topology is None and not spread:
         return costs
-    return placed_costs(costs, model, setting, topology or own_topology(costs.gpu, devices), placement, load)
+    placed = placed_costs(costs, model, setting, topology or own_topology(costs.gpu, devices), placement, load)
+    return replace(placed, shared=SharedExperts(model, setting)) if overlap_shared else placed
 
 
 def redundant_slots(model: Model, placement: Placement, ep: int) -> int:

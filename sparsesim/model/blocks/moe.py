@@ -95,7 +95,7 @@ class Moe(Block):
         tasks += self._routed(tokens, d_model, setting)
         if self.latent:
             tasks += emit.linear("moe.latent_up", tokens, width, d_model, setting)
-        return tasks + self._shared(tokens, d_model, setting)
+        return tasks + self.shared_tasks(tokens, d_model, setting)
 
     def _routed(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
         width = self.latent or d_model
@@ -154,7 +154,8 @@ class Moe(Block):
             density=setting.layer_sparsity.projection("down") if setting.layer_sparsity else 1.0,
         )
 
-    def _shared(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
+    def shared_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
+        """Experts that all tokens pass through, for one rank's tokens."""
         if not self.shared_d_ff:
             return []
         width = split(self.shared_d_ff, setting.tp, "shared expert neurons")

@@ -15,10 +15,12 @@ from sparsesim.sim.op_detail.program import (
     shared_during_dispatch,
 )
 from sparsesim.sim.op_detail.step import Cluster, StepDetail, layer_tasks, simulate_step
+from sparsesim.sim.op_detail.steps import DetailedSteps
 from sparsesim.sim.op_detail.timeline import Timeline
 
 __all__ = [
     "Cluster",
+    "DetailedSteps",
     "Exchange",
     "Exchanges",
     "Local",

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsesim.cost.network.moe import Mode, traffic_matrix
+from sparsesim.cost.network.moe import mode_of, traffic_matrix
 from sparsesim.cost.network.routing import Visits
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.topology import Routes
@@ -91,7 +91,7 @@ class Exchanges:
         if self.visits is None:
             raise InputError(Problem(f"{op.op} needs the visits of a routing over a placement"))
         tokens = np.asarray(op.tokens if self.tokens is None else self.tokens[group], dtype=np.float64)
-        mode: Mode = "low_latency" if op.mode == "low_latency" else "throughput"
+        mode = mode_of(float(np.max(tokens)), len(self.visits.node), op.mode)
         stages = traffic_matrix(tokens, self.visits, float(np.asarray(op.token_bytes())), self.gpus_per_node, mode)
         total = np.asarray(sum(stages, np.zeros_like(stages[0])))
         return total if isinstance(op, MoeDispatch) else total.T

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sparsesim.cost.network.expert_parallel import ExpertParallel
 from sparsesim.cost.network.layout import Layout
-from sparsesim.cost.network.moe import Mode, traffic_matrix
+from sparsesim.cost.network.moe import mode_of, traffic_matrix
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.topology import Routes
 from sparsesim.model.arch import Batch, Model
@@ -107,6 +107,7 @@ def simulate_step(
     *,
     overlap_shared: bool = False,
     two_batch: bool = False,
+    routed: bool = False,
     change: Callable[[Program], Program] | None = None,
     background: Sequence[Transfer] = (),
 ) -> StepDetail:
@@ -116,11 +117,13 @@ def simulate_step(
         model: whose layers run.
         setting: tp, dp, ep and precision; one pipeline stage.
         batch: of one attention-data-parallel rank.
-        kernel_s: seconds of an op on one rank with even routing (skew is added here), arrays of tokens allowed.
+        kernel_s: seconds of an op on one rank with even routing, arrays of tokens allowed; skew is added here, that of
+            dispatch and combine not where `routed` says that their seconds have it already.
         cluster: devices and network.
         experts: the expert-parallel group of every (experts, top_k) that the model routes over.
         overlap_shared: run shared experts while the dispatch is under way.
         two_batch: split the batch in two streams, one computing while the other communicates.
+        routed: dispatch and combine come with their skew.
         change: slow ranks or jitter, applied to every program.
         background: transfers that contend.
 
@@ -133,8 +136,8 @@ def simulate_step(
     if setting.ranks > cluster.routes.network.devices:
         have = cluster.routes.network.devices
         raise InputError(Problem(f"{setting.ranks} ranks (tp*dp) on a topology of {have} devices"))
-    halves = [_half(batch)] * 2 if two_batch else [batch]
-    costs = _StepCosts(kernel_s, cluster, setting, experts or {})
+    halves = [halved(batch)] * 2 if two_batch else [batch]
+    costs = _StepCosts(kernel_s, cluster, setting, experts or {}, routed)
     programs = tuple(program(layer_tasks(model, part, setting), costs) for part in halves)
     if overlap_shared:
         programs = tuple(shared_during_dispatch(steps) for steps in programs)
@@ -146,7 +149,7 @@ def simulate_step(
     return StepDetail(timeline, programs, alone)
 
 
-def _half(batch: Batch) -> Batch:
+def halved(batch: Batch) -> Batch:
     """Half of every kind of sequence."""
     chunks = tuple(replace(chunk, count=chunk.count / 2.0) for chunk in batch.chunks)
     sampled = None if batch.sampled is None else batch.sampled / 2.0
@@ -161,6 +164,7 @@ class _StepCosts:
     cluster: Cluster
     setting: Setting
     experts: Experts
+    routed: bool = False
     _known: dict[str, Local | Exchange] = field(default_factory=dict)
 
     def __call__(self, task: Task) -> Local | Exchange:
@@ -211,13 +215,13 @@ class _StepCosts:
     def _alone_s(self, op: Op, group: ExpertParallel | None) -> float:
         """The closed form, lengthened by what the busiest link carries more than in the even case."""
         even = float(np.asarray(self.kernel_s(op)))
-        if group is None or not isinstance(op, MoeDispatch | MoeCombine):
+        if self.routed or group is None or not isinstance(op, MoeDispatch | MoeCombine):
             return even
         return even + max(self._busiest_s(op, group) - self._busiest_s(op, group.even), 0.0)
 
     def _busiest_s(self, op: MoeDispatch | MoeCombine, group: ExpertParallel) -> float:
-        mode: Mode = "low_latency" if op.mode == "low_latency" else "throughput"
         tokens, size = float(np.asarray(op.tokens)), float(np.asarray(op.token_bytes()))
+        mode = mode_of(tokens, len(group.visits.node), op.mode)
         stages = traffic_matrix(tokens, group.visits, size, self.cluster.gpus_per_node, mode)
         net = self.cluster.routes.network
         traffic = np.zeros((net.devices, net.devices))
