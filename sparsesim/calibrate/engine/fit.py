@@ -35,11 +35,12 @@ NUMBERS = (
     Number("host_per_sequence", 0.0, 200e-6, 20e-6),
     Number("sampling", 0.0, 2e-9, 0.1e-9),
     Number("gap", -2.5e-6, 6e-6, 1e-6),
-    Number("quality", 0.5, 2.0, 0.15),
-    Number("experts", 0.4, 3.0, 0.3),
+    Number("quality", 0.5, 2.0, 0.1),
+    Number("experts", 0.4, 3.0, 0.5),
     Number("collectives", 0.1, 3.0, 0.3),
 )
-PRIOR_WEIGHT = 0.06
+PRIOR_WEIGHT = 0.5
+"""Strong enough that the two halves of a table, with two or three models each, find like numbers."""
 SOFT_EDGE = 0.15
 
 
