@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 from simpy.events import Timeout
+
+from sparsesim.sim.network import Flow, FluidNetwork
 
 if TYPE_CHECKING:
     from simpy import Environment
@@ -48,3 +51,37 @@ class PointToPoint:
         arrived_s = now_s + self.time_s(tokens)
         event = Timeout(env, max(arrived_s - env.now, 0.0))
         event.callbacks.append(lambda _: done(arrived_s))
+
+
+@dataclass
+class SharedLinks:
+    """Transfers share the replicas' network cards, and perhaps a trunk between the pools: max-min fair fluid flows.
+
+    Attributes:
+        replicas: of both pools together.
+        out_bytes_per_s: what a replica can send, over all its cards.
+        in_bytes_per_s: what a replica can take in.
+        trunk_bytes_per_s: what can pass between the pools at once.
+        latency_s: before the first byte arrives.
+        bytes_per_tok: of KV, over all layers and ranks of the replica.
+
+    """
+
+    replicas: int
+    out_bytes_per_s: float
+    in_bytes_per_s: float
+    trunk_bytes_per_s: float = math.inf
+    latency_s: float = 0.0
+    bytes_per_tok: float = 0.0
+    _network: FluidNetwork | None = field(init=False, default=None, repr=False)
+
+    def send(self, env: Environment, source: int, target: int, tokens: int, now_s: float, done: Done) -> None:
+        """Move the KV of `tokens` beside whatever else is moving."""
+        del now_s
+        if self._network is None or self._network.env is not env:
+            cards = [self.out_bytes_per_s, self.in_bytes_per_s] * self.replicas
+            self._network = FluidNetwork(env, np.array([*cards, self.trunk_bytes_per_s]))
+        load = np.zeros(2 * self.replicas + 1)
+        load[[2 * source, 2 * target + 1, -1]] = tokens * self.bytes_per_tok
+        event = self._network.send(Flow(load, latency_s=self.latency_s))
+        event.callbacks.append(lambda _: done(env.now))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from step_models import Affine, Constant
@@ -19,7 +21,7 @@ from sparsesim.sim.routers.round_robin import RoundRobin
 from sparsesim.sim.run import simulate_fleet, simulate_pools
 from sparsesim.sim.schedulers.continuous import Continuous
 from sparsesim.sim.schedulers.static import Static
-from sparsesim.sim.transfer import PointToPoint
+from sparsesim.sim.transfer import PointToPoint, SharedLinks
 from sparsesim.workload.requests import RequestTable
 
 ROOMY = ReplicaSpec(Affine(), kv_blocks=10_000, max_context=100_000)
@@ -70,6 +72,21 @@ def test_a_transfer_delays_the_second_token_and_holds_the_blocks_until_it_has_ar
     assert records.requests["first_token_s"].tolist() == pytest.approx([0.01, 0.06])
     assert records.requests["finish_s"].tolist() == pytest.approx([0.07, 0.12])
     assert records.requests["replica"].tolist() == [1, 1]
+
+
+def test_transfers_at_once_share_the_card_they_leave_by():
+    # two prompts of 100 tokens prefilled together by 0.01, 1 kB a token, 1 MB/s out: alone 0.1 s each, together 0.2 s
+    table = RequestTable.of([0.0, 0.0], [100, 100], [2, 2])
+    links = SharedLinks(replicas=3, out_bytes_per_s=1e6, in_bytes_per_s=1e9, bytes_per_tok=1e3)
+    records = pools(table, [TEN_MS], [TEN_MS] * 2, links)
+    assert records.requests["finish_s"].tolist() == pytest.approx([0.22, 0.22], abs=1e-6)
+    # one card each: a tenth of a second
+    apart = pools(table, [TEN_MS] * 2, [TEN_MS] * 2, replace(links, replicas=4))
+    assert apart.requests["finish_s"].tolist() == pytest.approx([0.12, 0.12], abs=1e-6)
+    # over a trunk of the same width they share again
+    trunk = replace(links, replicas=4, trunk_bytes_per_s=1e6)
+    together = pools(table, [TEN_MS] * 2, [TEN_MS] * 2, trunk)
+    assert together.requests["finish_s"].tolist() == pytest.approx([0.22, 0.22], abs=1e-6)
 
 
 def test_a_request_of_one_token_never_leaves_its_prefill_replica():
