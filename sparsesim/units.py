@@ -119,18 +119,25 @@ _EXACT = {
 }
 
 
-def show(value: float, dimension: str, digits: int = 4) -> str:
-    """A value with the unit a reader expects: `show(3.35e12, "bandwidth")` is `"3.35 TB/s"`."""
+def show(value: float, dimension: str, digits: int | None = 4) -> str:
+    """A value with the unit a reader expects: `show(3.35e12, "bandwidth")` is `"3.35 TB/s"`.
+
+    Without `digits` as many as tell the number from its neighbours.
+    """
     if dimension in _EXACT:
         unit, scale = _EXACT[dimension]
-        return f"{value * scale:.{digits}g} {unit}"
+        return f"{_digits(value * scale, digits)} {unit}"
     unit, prefixes = _SCALED[dimension]
     usable = {name: factor for name, factor in {"": 1.0, **prefixes}.items() if name not in ("K", "µ")}
     below = [item for item in usable.items() if item[1] <= abs(value)]
     prefix, factor = max(below, key=lambda item: item[1]) if below else min(usable.items(), key=lambda i: i[1])
     if value == 0:
         prefix, factor = "", 1.0
-    return f"{value / factor:.{digits}g} {prefix}{unit}"
+    return f"{_digits(value / factor, digits)} {prefix}{unit}"
+
+
+def _digits(number: float, digits: int | None) -> str:
+    return repr(float(number)).removesuffix(".0") if digits is None else f"{number:.{digits}g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,7 @@ class Quantity:
             lambda value: parse(value, self.dimension),
             handler(source),  # a field's bounds may have been applied to it already
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda value: show(value, self.dimension, digits=17), when_used="json"
+                lambda value: show(value, self.dimension, digits=None), when_used="json"
             ),
         )
 

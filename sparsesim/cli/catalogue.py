@@ -100,7 +100,9 @@ def show_model(name: str, style: FormatOption = Format.table) -> None:
 
 
 def _text(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
 def schema(

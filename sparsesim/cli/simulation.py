@@ -52,7 +52,7 @@ def run(
         done, runs = _simulated([loaded], quiet or style is not Format.table)
         _write(done, runs, folder, loaded.title)
         _answer(done, runs, style, folder, quiet)
-        _finish(runs, require_slo)
+        _finish(runs, require_slo, quiet)
 
 
 def compare(
@@ -84,7 +84,7 @@ def compare(
         if out is not None:
             _write(done, runs, out, "")
         _answer(done, runs, style, out, quiet)
-        _finish(runs, False)
+        _finish(runs, False, quiet)
 
 
 def estimate(
@@ -203,7 +203,7 @@ def _print_tables(runs: Sequence[Run], ops: bool) -> None:
             console.print(ops_table(run))
 
 
-def _finish(runs: Sequence[Run], require_slo: bool) -> None:
+def _finish(runs: Sequence[Run], require_slo: bool, quiet: bool) -> None:
     """Say what the exit code says: interrupted, or the SLO missed."""
     from sparsesim.errors import InfeasibleError
 
@@ -213,5 +213,19 @@ def _finish(runs: Sequence[Run], require_slo: bool) -> None:
     missed = [run.title for run in runs if (run.summary.get("slo") or {}).get("met") is False]
     if missed and require_slo:
         raise InfeasibleError(f"the SLO is missed by {', '.join(missed)}")
+    if quiet:
+        return
     for title in missed:
         typer.echo(f"note: {title} misses the SLO", err=True)
+    for run in runs:
+        _note_unserved(run)
+
+
+def _note_unserved(run: Run) -> None:
+    """Say on stderr that requests were not served, or that nothing was measured."""
+    other = {name: count for name, count in run.summary.get("outcomes", {}).items() if name != "finished" and count}
+    if other:
+        counts = ", ".join(f"{count:,.0f} {name.replace('_', ' ')}" for name, count in other.items())
+        typer.echo(f"note: {run.title}: not every request was served: {counts}", err=True)
+    if run.kind == "simulation" and not run.summary.get("outcomes"):
+        typer.echo(f"note: {run.title}: no request in the measured time; simulation.warm_up may be too long", err=True)
