@@ -12,7 +12,7 @@ from sparsesim.families import Frozen
 from sparsesim.model import emit
 from sparsesim.model.setting import Setting
 from sparsesim.model.weights import Weights
-from sparsesim.work import Array, AttentionDecode, AttentionPrefill, Task
+from sparsesim.work import Array, AttentionPrefill, MlaDecode, Task
 
 _SCALE_BYTES = 4.0
 
@@ -53,8 +53,8 @@ class Indexer(Frozen):
         """Scores of all keys for one new token a sequence, and the choice among them."""
         if self.reused:
             return []
-        scores = AttentionDecode(
-            batch=sequences, kv_tok=kv_tok, heads=self.heads, kv_heads=1, head_dim=self.head_dim / 2, dtype="fp8"
+        scores = MlaDecode(
+            batch=sequences, kv_tok=kv_tok, heads=self.heads, kv_rank=0.0, rope_dim=self.head_dim, dtype="fp8"
         )
         return [
             Task("indexer.scores", scores),
@@ -80,5 +80,6 @@ class Indexer(Frozen):
         ]
 
 
-# Scores are one product of 2 head_dim per pair and read keys alone: an attention op of half the head width, which
-# counts 4 (head_dim / 2) FLOP per pair and 2 (head_dim / 2) cached elements per key.
+# Scores are one product of 2 head_dim per pair and read keys alone, once for all heads. A decode step's are those of
+# latent attention without values; a chunk's those of attention of half the head width, which counts 4 (head_dim / 2)
+# FLOP per pair and 2 (head_dim / 2) elements per key.
