@@ -34,7 +34,9 @@ class SparseFfnForm(Form[SparseFfn]):
     )
 
     def kernel_class(self, op: SparseFfn) -> str | npt.NDArray[np.str_]:
-        """One set per format, pattern and regime of tokens (decode kernels up to 64)."""
+        """One set per format and pattern; formats with kernels for decode have another up to 64 tokens."""
+        if op.format not in DECODED:
+            return f"sparse_ffn.{op.format}.{op.pattern}"
         phase = np.where(np.asarray(op.tokens) <= DECODE_TOK, "decode", "prefill")
         return one_or_each(np.char.add(f"sparse_ffn.{op.format}.{op.pattern}.", phase))
 
@@ -67,5 +69,7 @@ class SparseFfnForm(Form[SparseFfn]):
         )
 
 
+DECODED = ("auto", "twell", "dense")
+"""Formats served by kernels of their own at few tokens; the others convert the dense gate at any number."""
 DECODE_TOK = 64
 """Tokens up to which the decode kernels serve (kernels/twell)."""
