@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from sparsesim import units
 from sparsesim.families import Frozen
-from sparsesim.sim.faults import drained
+from sparsesim.sim.faults import drained, put_out
 from sparsesim.sim.log import Event
 
 if TYPE_CHECKING:
@@ -88,5 +88,5 @@ class Autoscale(Frozen):
         pool.take_down(replica)
         fleet.events.add(fleet.env.now, Event.replica_draining, replica.index)
         yield from drained(fleet, replica)
-        fleet.events.add(fleet.env.now, Event.replica_down, replica.index)
-        fleet.close_interval(replica, fleet.env.now)
+        if replica.alive:
+            put_out(fleet, replica)

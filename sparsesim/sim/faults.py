@@ -80,13 +80,15 @@ class Faults(Frozen):
         env = fleet.env
         yield env.timeout(at_s)
         for replica in list(fleet.replicas):
+            if not replica.alive:
+                continue
             fleet.events.add(env.now, Event.replica_draining, replica.index)
             replica.pool.take_down(replica)
             yield from drained(fleet, replica)
-            fleet.events.add(env.now, Event.replica_down, replica.index)
-            fleet.close_interval(replica, env.now)
-            yield env.timeout(self.restart_lasts)
-            _back(fleet, replica)
+            if replica.alive:  # it may have failed meanwhile
+                put_out(fleet, replica)
+                yield env.timeout(self.restart_lasts)
+                _back(fleet, replica)
 
 
 def drained(fleet: Fleet, replica: Replica) -> Process:
@@ -96,9 +98,19 @@ def drained(fleet: Fleet, replica: Replica) -> Process:
         yield env.timeout(max(replica.end - env.now, 0.0) + 2 * TIE_S)
 
 
+def put_out(fleet: Fleet, replica: Replica) -> None:
+    """A drained replica goes down."""
+    fleet.events.add(fleet.env.now, Event.replica_down, replica.index)
+    fleet.close_interval(replica, fleet.env.now)
+    replica.alive = False
+
+
 def _outage(fleet: Fleet, replica: Replica, after_s: float, lasts_s: float | None) -> Process:
     env = fleet.env
     yield env.timeout(after_s)
+    if not replica.alive:
+        return
+    replica.alive = False
     fleet.events.add(env.now, Event.replica_failed, replica.index)
     fleet.close_interval(replica, env.now)
     replica.pool.fail(replica, env.now)
@@ -109,6 +121,7 @@ def _outage(fleet: Fleet, replica: Replica, after_s: float, lasts_s: float | Non
 
 def _back(fleet: Fleet, replica: Replica) -> None:
     now_s = fleet.env.now
+    replica.alive = True
     fleet.events.add(now_s, Event.replica_up, replica.index)
     fleet.open_interval(replica, now_s)
     replica.pool.raise_up(replica, now_s)

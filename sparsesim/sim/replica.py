@@ -99,8 +99,8 @@ class Replica(Batch, ABC):
 
     # slots: beyond thirty attributes a Python object falls back to a plain dictionary, at half the speed
     __slots__ = (
-        "admitted", "asked_tok", "chunks", "curves", "end", "energies", "env", "finished", "first_s", "first_token",
-        "fleet", "index", "iterations", "lines", "log", "mixed", "on_wake", "output_tok", "outstanding",
+        "admitted", "alive", "asked_tok", "chunks", "curves", "end", "energies", "env", "finished", "first_s",
+        "first_token", "fleet", "index", "iterations", "lines", "log", "mixed", "on_wake", "output_tok", "outstanding",
         "pending", "plain", "pool", "prefill_tok", "requests", "schedule", "slope_s", "spare", "spec",
         "time", "waiting", "write",
     )  # fmt: skip
@@ -122,6 +122,7 @@ class Replica(Batch, ABC):
         self.plain = spec.steps.windows == (math.inf,)
         self.waiting: Queue = deque()
         self.outstanding = self.asked_tok = 0  # requests that wait or run, and the tokens of their prompts
+        self.alive = True  # powered and holding its state, whether or not it takes requests
         self.pool: Pool
         self.reset(0.0)
 

@@ -138,6 +138,14 @@ def test_without_a_replica_requests_wait_and_if_none_comes_back_have_failed():
     assert gone.requests["outcome"].tolist() == ["finished", "failed"]
 
 
+def test_a_replica_that_is_down_cannot_fail_again():
+    twice = Faults(outages=[{"replica": 0, "at": f"{at} s", "lasts": "4 s"} for at in (5, 6)], restart_at="7 s")
+    records = simulate_fleet(poisson(400, 20.0), [ROOMY] * 2, LeastOutstanding(), Continuous(), faults=twice)
+    assert (records.requests["outcome"] == "finished").all()
+    assert (records.events["event"] == "replica_failed").sum() == 1
+    assert (records.replicas["down_s"] >= records.replicas["up_s"]).all()
+
+
 def test_random_failures_repeat_with_the_seed_and_lose_nothing():
     faults = Faults(mean_time_to_failure="3 s", mean_time_to_repair="1 s")
     runs = [
