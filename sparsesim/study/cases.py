@@ -35,11 +35,17 @@ def cases(scenario: Scenario) -> Iterator[Case]:
 
 
 def varied(scenario: Scenario, settings: dict[str, Any]) -> Scenario:
-    """The scenario with values set at dotted paths, its study left out."""
+    """The scenario with values set at dotted paths, its study left out; a mapping is laid over what stands there.
+
+    So keys that only go together vary together: `deployment: [{dp: 8, ep: 8}, {dp: 16, ep: 16}]`. An axis that names no
+    key of a scenario holds mappings from its top: `size: [{deployment: {tp: 2}, workload: {batch: 8}}, ...]`.
+    """
     document = scenario.document
     document = set_path(document, "study", None, "study") if "study" in document.values else document
     for path, value in settings.items():
-        document = set_path(document, path, value, f"study.axes.{path}")
+        whole = isinstance(value, dict) and path not in Scenario.model_fields and "." not in path
+        for key, one in _leaves("" if whole else path, value):
+            document = set_path(document, key, one, f"study.axes.{path}")
     return Scenario.from_document(document)
 
 
@@ -47,8 +53,28 @@ def case_name(settings: dict[str, Any]) -> str:
     """The values alone where one axis varies, else `key=value` by the keys' last words."""
     if len(settings) == 1:
         return _short(next(iter(settings.values())))
-    return " ".join(f"{path.rpartition('.')[2]}={_short(value)}" for path, value in settings.items())
+    return " ".join(_named(path, value) for path, value in settings.items())
+
+
+def _named(path: str, value: Any) -> str:
+    joint = isinstance(value, dict) and "kind" not in value
+    return _short(value) if joint else f"{path.rpartition('.')[2]}={_short(value)}"
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted paths below a mapping with their values; one that names a `kind` stays whole."""
+    if not isinstance(value, dict) or not value or "kind" in value:
+        yield path, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(f"{path}.{key}".lstrip("."), inner)
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and "kind" in value:
+        rest = ", ".join(f"{key}: {_short(inner)}" for key, inner in value.items() if key != "kind")
+        return f"{value['kind']} ({rest})" if rest else str(value["kind"])
+    if isinstance(value, dict):
+        leaves = ((key.rpartition(".")[2], inner) for key, inner in _leaves("", value))
+        return " ".join(f"{key}={_short(inner)}" for key, inner in leaves)
     return value if isinstance(value, str) else json.dumps(value)

@@ -124,9 +124,8 @@ def _dominated(
         more = energy - winner.objectives["j_per_output_tok"]
         text = f"dominated: equal in {label.lower()}, {energy:.3g} J/tok ({how}), {more:+.2g} J/tok on the winner"
         return Reason(family.name, "dominated", text, 0.0, len(rows))
-    text = f"dominated: {label.lower()} {value:.4g} {unit} ({how}), {100 * by / best:+.1f} % on the winner".replace(
-        "  ", " "
-    )
+    amount = f"{label.lower()} {value:.4g} {unit}".strip()
+    text = f"dominated: {amount} on {devices} devices ({how}), {100 * by / best:+.1f} % on the winner"
     return Reason(family.name, "dominated", text, by, len(rows))
 
 

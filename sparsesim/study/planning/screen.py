@@ -48,9 +48,9 @@ class Family:
 class Screened:
     """Candidates as columns, [candidates].
 
-    `family` numbers the families; `load` multiplies the workload's; `high` [candidates, 3] are the predicted percentiles of TTFT, TPOT and end-to-end
-    time, `mean` [candidates, 3] the means; `ratio` is the largest predicted percentile over its limit; money and
-    energy are per million output tokens and per output token.
+    `family` numbers the families; `load` multiplies the workload's. `mean` [candidates, 3] are the means of TTFT,
+    TPOT and end-to-end time, `high` [candidates, 3] their predicted percentiles. `objectives` hold money and carbon
+    per million output tokens, energy per output token, devices and time (`money.LABELS`).
     """
 
     family: npt.NDArray[np.int64]
@@ -137,7 +137,7 @@ def concurrency(plan: MemoryPlan, context_tok: float) -> float:
 
 
 LOADS = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0)
-"""Multiples of the load that are screened; the first is the load itself, the others say what would change the choice."""
+"""Multiples of the load that are screened: the load itself, and others to say what would change the choice."""
 
 
 def screen(space: Space, family: Family) -> Screened | None:

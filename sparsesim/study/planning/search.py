@@ -217,9 +217,9 @@ def _nothing() -> Screened:
     none: npt.NDArray[Any] = np.zeros(0)
     whole, wide = none.astype(np.int64), np.zeros((0, 3))
     words, flags = none.astype(np.str_), none.astype(np.bool_)
-    names = OBJECTIVES.values()
+    columns = dict.fromkeys(OBJECTIVES.values(), none)
     return Screened(
-        whole, whole, whole, whole, words, none, none, whole, wide, wide, none, none, none, flags, dict.fromkeys(names, none)
+        whole, whole, whole, whole, words, none, none, whole, wide, wide, none, none, none, flags, columns
     )  # fmt: skip
 
 
