@@ -94,7 +94,7 @@ def sweep(
         if style is Format.json:
             _json(summary)
         else:
-            print_rows([_case_row(case) for case in summary["cases"]], style, loaded.title)
+            print_rows(_case_rows(summary["cases"]), style, loaded.title)
         _stop_if(summary["partial"])
 
 
@@ -232,17 +232,33 @@ def _print_plan(found: Any, style: Format) -> None:
     print_rows(reason_rows(found), style, "Layouts")
 
 
-def _case_row(case: dict[str, Any]) -> dict[str, Any]:
-    summary = case.get("summary") or {}
-    row: dict[str, Any] = {path.rpartition(".")[2]: str(value) for path, value in case["set"].items()}
-    for name in ("ttft_s", "tpot_s"):
-        found = summary.get(name) or {}
-        row[f"{name} mean"], row[f"{name} p99"] = found.get("mean"), found.get("p99")
-    row["output_tok_per_s"] = summary.get("output_tok_per_s")
-    row["j_per_output_tok"] = summary.get("j_per_output_tok")
-    row["slo"] = {True: "met", False: "missed"}.get((summary.get("slo") or {}).get("met", ""), "")
-    row["error"] = case.get("error", "").partition("\n")[0]
-    return row
+def _case_rows(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each point: what it sets, and the figures that any point has."""
+    from sparsesim.metrics.stats import flat
+
+    every = [dict(flat(case.get("summary") or {})) for case in cases]
+    shown = [name for name in FIGURES if any(name in found for found in every)]
+    rows = []
+    for case, found in zip(cases, every, strict=True):
+        row: dict[str, Any] = {path.rpartition(".")[2]: str(value) for path, value in case["set"].items()}
+        row |= {name: found.get(name) for name in shown}
+        slo = (case.get("summary") or {}).get("slo")
+        row |= {"slo": "met" if slo["met"] else "missed"} if slo else {}
+        rows.append(row | ({"error": case["error"].partition("\n")[0]} if "error" in case else {}))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+FIGURES = (
+    "ttft_s.mean",
+    "ttft_s.p99",
+    "tpot_s.mean",
+    "tpot_s.p99",
+    "step_s",
+    "output_tok_per_s",
+    "j_per_output_tok",
+    "j_per_tok",
+)
 
 
 def _tornado_rows(tornado: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -82,7 +82,7 @@ def resolved(scenario: Scenario, settings: Mapping[str, Any], folder: Path) -> d
     if not target.is_file():
         write_text(target, text)
     mode = scenario.deployment.hardware.mode if scenario.deployment.hardware else None
-    return {**rest, "deployment.hardware": {"name": str(target), **({"mode": mode} if mode else {})}}
+    return {**rest, "deployment.hardware": {"name": str(target), "mode": mode} if mode else str(target)}
 
 
 def _hardware(scenario: Scenario) -> str:

@@ -12,12 +12,15 @@ from sparsesim.scenario import Scenario
 from sparsesim.simulation import Progress, simulate
 from sparsesim.study.cases import Case, cases
 from sparsesim.workload.kinds.static import Static
+from sparsesim.workload.kinds.training import Training
 
 Watch = Callable[[str], Progress | None]
 
 
 def run_case(case: Case, watch: Watch) -> Run:
     """Simulate a case, or cost its step where its workload is a fixed batch."""
+    if isinstance(case.scenario.workload, Training):
+        return estimate(case.scenario).titled(case.name)
     if isinstance(case.scenario.workload, Static) and case.scenario.simulation.detail == "step":
         return estimate(case.scenario).titled(case.name)
     return simulate(case.scenario, watch(case.name)).titled(case.name)

@@ -21,6 +21,7 @@ from sparsesim.scenario import Scenario
 from sparsesim.simulation import simulate
 from sparsesim.study.cases import case_name, varied
 from sparsesim.workload.kinds.static import Static
+from sparsesim.workload.kinds.training import Training
 
 VOLATILE = ("wall_s", "requests_per_wall_s")
 """Figures of the machine that computed a point, not of what was asked: left out, so that all backends agree."""
@@ -55,14 +56,14 @@ def point(scenario: Scenario, settings: dict[str, Any], evaluation: str) -> Poin
 
     """
     one = varied(scenario, settings)
-    values = one.model_dump(mode="json", exclude={"study"})
+    values = {key: value for key, value in one.document.values.items() if key != "study"}
     return Point(case_name(settings) or scenario.title, settings, values, str(one.folder.resolve()), evaluation)
 
 
 def answer(one: Point) -> dict[str, Any]:
     """The summary of a point, without what depends on the machine."""
     scenario = Scenario.of(one.values, Path(one.folder))
-    closed = one.evaluation == "estimate" or isinstance(scenario.workload, Static)
+    closed = one.evaluation == "estimate" or isinstance(scenario.workload, Static | Training)
     run = estimate(scenario) if closed else simulate(scenario)
     if run.partial:
         raise KeyboardInterrupt
