@@ -51,13 +51,23 @@ class _OrWord:
         return {"anyOf": [{"type": "string"}, handler(schema)]}
 
 
-ExpertLoadField = Annotated[ExpertLoad, BeforeValidator(read_load), _OrWord()]
+def _load(value: Any) -> ExpertLoad:
+    try:
+        return read_load(value)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+ExpertLoadField = Annotated[ExpertLoad, BeforeValidator(_load), _OrWord()]
 
 
 def _known_topology(value: Any) -> Any:
     if not isinstance(value, str):
         return Topology.resolve(value)
-    load_topology(value)
+    try:
+        load_topology(value)
+    except InputError as error:
+        raise ValueError(str(error)) from None
     return value
 
 
@@ -240,7 +250,7 @@ class Scenario(Frozen):
             raise InputError([*error.problems, *names]) from None
         scenario._folder, scenario._document = document.folder, document
         workload = [
-            Problem(p.message, p.path or "workload", p.place, p.hint)
+            Problem(p.message, p.path or ("" if p.place else "workload"), p.place, p.hint)
             for p in scenario.workload.problems(document.folder)
         ]
         if names or workload:

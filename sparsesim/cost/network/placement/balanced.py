@@ -10,6 +10,7 @@ class Balanced(Placement):
     def place(self, load: Floats, ranks: int) -> Assignment:
         """Heaviest first to the least loaded rank with a free slot; every rank needs an expert."""
         if len(load) < ranks:
-            raise InputError(Problem(f"{len(load)} experts leave some of {ranks} ranks empty", hint="kind: replicated"))
+            why = f"{len(load)} experts leave some of {ranks} ranks empty"
+            raise InputError(Problem(why, "deployment.placement", hint="kind: replicated"))
         slots = -(-len(load) // ranks)
         return Assignment(table(pack(load, ranks, slots), slots), len(load))

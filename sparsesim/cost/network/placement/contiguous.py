@@ -13,5 +13,6 @@ class Contiguous(Placement):
         """In order; the ranks must divide the experts."""
         if len(load) % ranks:
             hint = "placement {kind: balanced}, or {kind: replicated, redundant: ...}"
-            raise InputError(Problem(f"{len(load)} experts do not divide among {ranks} ranks", hint=hint))
+            why = f"{len(load)} experts do not divide among {ranks} ranks"
+            raise InputError(Problem(why, "deployment.placement", hint=hint))
         return Assignment(np.arange(len(load)).reshape(ranks, -1), len(load))

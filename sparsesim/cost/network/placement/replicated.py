@@ -28,9 +28,8 @@ class Replicated(Placement):
         if slots % ranks:
             near = sorted({-len(load) % ranks + extra * ranks for extra in range(3)})
             hint = f"redundant: {', '.join(map(str, near))}, ..."
-            raise InputError(
-                Problem(f"{len(load)} experts + {self.redundant} do not divide among {ranks} ranks", hint=hint)
-            )
+            why = f"{len(load)} experts + {self.redundant} do not divide among {ranks} ranks"
+            raise InputError(Problem(why, "deployment.placement", hint=hint))
         expert = np.repeat(np.arange(len(load)), self._copies(load))
         per_copy = (load / np.bincount(expert, minlength=len(load)))[expert]
         held = pack(per_copy, ranks, slots // ranks)

@@ -12,6 +12,7 @@ class RoundRobin(Placement):
     def place(self, load: Floats, ranks: int) -> Assignment:
         """Dealt out in order; every rank needs an expert."""
         if len(load) < ranks:
-            raise InputError(Problem(f"{len(load)} experts leave some of {ranks} ranks empty", hint="kind: replicated"))
+            why = f"{len(load)} experts leave some of {ranks} ranks empty"
+            raise InputError(Problem(why, "deployment.placement", hint="kind: replicated"))
         held = [np.arange(rank, len(load), ranks).tolist() for rank in range(ranks)]
         return Assignment(table(held, -(-len(load) // ranks)), len(load))
