@@ -29,8 +29,10 @@ from sparsesim.model.arch import Batch, Chunk
 from sparsesim.run import Run, completed
 from sparsesim.scenario import Scenario
 from sparsesim.system import PoolSystem, background, single_pool
+from sparsesim.training import estimate_training
 from sparsesim.workload import generate
 from sparsesim.workload.kinds.static import Static
+from sparsesim.workload.kinds.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ def estimate(scenario: Scenario) -> Run:
     if chips is not None:
         return estimate_event_driven(scenario, chips)
     system = single_pool(scenario)
+    if isinstance(scenario.workload, Training):
+        return estimate_training(scenario, system, scenario.workload)
     if isinstance(scenario.workload, Static):
         return _static(scenario, system, scenario.workload)
     load = _load(scenario, system)

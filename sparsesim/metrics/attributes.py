@@ -60,6 +60,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "deployment",
         """
         step_s | s | Step time | one engine step of the fixed batch | lower
+        peak_memory_bytes | B | Peak memory | of one device while it trains, context and fragments left out | lower
         tok_per_s | tok/s | Tokens in steps | tokens of such steps back to back, all replicas | higher
         saturated | | Saturated | whether more arrives than can be served
         partial | | Interrupted | whether the run was cut short

@@ -16,7 +16,7 @@ def economy(summary: Mapping[str, Any], power: Power, devices: int, node_share_w
     of the device-hours, in its own currency.
     """
     seconds = float(summary["duration_s"])
-    tokens = float(summary.get("tok_per_s", summary["output_tok_per_s"]) or 0.0) * seconds
+    tokens = float(summary.get("tok_per_s") or summary.get("output_tok_per_s") or 0.0) * seconds
     node = float(summary["energy_j"]) + node_share_w * devices * seconds
     found: dict[str, float | None] = {}
     if node_share_w > 0:

@@ -14,7 +14,7 @@ from sparsesim.work.collective import (
     ReduceScatter,
     Send,
 )
-from sparsesim.work.ffn import MoeFfn, SparseFfn
+from sparsesim.work.ffn import MoeFfn, SparseFfn, SparseFfnTrain
 from sparsesim.work.gemm import Gemm, ThresholdGemv
 from sparsesim.work.memory import Copy, Pointwise
 from sparsesim.work.ssm import SsmScan, SsmStep
@@ -32,6 +32,7 @@ OPS: dict[str, type[Op]] = {
         SsmStep,
         MoeFfn,
         SparseFfn,
+        SparseFfnTrain,
         AllReduce,
         AllGather,
         ReduceScatter,
@@ -66,6 +67,7 @@ __all__ = [
     "ReduceScatter",
     "Send",
     "SparseFfn",
+    "SparseFfnTrain",
     "SsmScan",
     "SsmStep",
     "Task",

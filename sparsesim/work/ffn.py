@@ -61,3 +61,25 @@ class SparseFfn(Op):
         """Weights once, input and output once: what remains when every gather hits the caches."""
         size = dtype_bytes(self.dtype)
         return size * (3.0 * self.d_model * self.d_ff + 2.0 * self.tokens * self.d_model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseFfnTrain(Op):
+    """Forward and backward of the same FFN in the hybrid format of training: sparse rows, and a dense tail."""
+
+    op: ClassVar[str] = "sparse_ffn_train"
+    tokens: Array = column("tokens", "tok")
+    d_model: Array = column("width of the residual stream")
+    d_ff: Array = column("neurons")
+    nnz: Array = column("mean active neurons a token")
+    pattern: str = column("zipf or independent: how often each neuron is active", default="zipf")
+    dtype: str = column("of weights and activations", default="bf16")
+
+    def flop(self) -> Array:
+        """The dense gate product, the active rows of up and down, and twice the active rows of all three."""
+        return 2.0 * self.tokens * self.d_model * (self.d_ff + 8.0 * self.nnz)
+
+    def hbm_bytes(self) -> Array:
+        """Weights and their gradients once; input, output and their gradients once."""
+        size = dtype_bytes(self.dtype)
+        return size * (6.0 * self.d_model * self.d_ff + 4.0 * self.tokens * self.d_model)

@@ -31,6 +31,7 @@ LAYER_COLUMNS: dict[str, tuple[str, ...]] = {
     "ssm_step": ("heads", "head_dim", "state", "kind"),
     "moe_ffn": ("experts", "top_k", "d_ff"),
     "sparse_ffn": ("d_ff", "nnz"),
+    "sparse_ffn_train": ("nnz", "tokens"),
     "threshold_gemv": ("d_in", "d_out"),
     "pointwise": ("tokens", "width"),
     "copy": ("bytes",),

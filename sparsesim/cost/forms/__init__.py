@@ -23,7 +23,7 @@ from sparsesim.cost.forms.collective import (
 from sparsesim.cost.forms.gemm import GemmForm
 from sparsesim.cost.forms.memory import CopyForm, PointwiseForm, ThresholdGemvForm
 from sparsesim.cost.forms.moe import MoeFfnForm
-from sparsesim.cost.forms.sparse_ffn import SparseFfnForm
+from sparsesim.cost.forms.sparse_ffn import SparseFfnForm, SparseFfnTrainForm
 from sparsesim.cost.forms.ssm import SsmScanForm, SsmStepForm
 
 FORMS: dict[str, Form[Any]] = {
@@ -38,6 +38,7 @@ FORMS: dict[str, Form[Any]] = {
         SsmStepForm(),
         MoeFfnForm(),
         SparseFfnForm(),
+        SparseFfnTrainForm(),
         AllReduceForm(),
         AllGatherForm(),
         ReduceScatterForm(),

@@ -39,8 +39,8 @@ class Timing:
     """Seconds of an op and what they are made of.
 
     `compute_s` is the part that stretches when clocks drop; `compute_term_s`, `memory_term_s`, `link_term_s` and
-    `fixed_s` are the terms that compete for what bounds the op. `flop_executed` counts padding. `sram_bytes` pass from the
-    caches through the registers of the multiprocessors, outside of matrix products: activations, caches, gathered rows.
+    `fixed_s` are the terms that compete for what bounds the op. `flop_executed` counts padding. `sram_bytes` pass
+    through the registers of the multiprocessors outside of matrix products: activations, caches, gathered rows.
     """
 
     time_s: Array

@@ -5,6 +5,11 @@
 
 B_row is the rate at which rows are gathered: the caches' rather than the memory's, and another for patterns whose
 rows are reused (zipf) than for independent ones. `dense` is composed of its own products and has no constants here.
+
+Training: a non-zero moves two rows forward (up, down), three for the gradients of the activations and three for those
+of the weights, eight in all; nothing but the forward's gate product is dense.
+
+    t = t0 + 2 T d F / (peak P) + T (t_token + nnz * 8 d b / B_row)
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import numpy.typing as npt
 
 from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, one_or_each, pnorm, share
 from sparsesim.hardware.device.gpu import Chip
-from sparsesim.work import SparseFfn, dtype_bytes
+from sparsesim.work import SparseFfn, SparseFfnTrain, dtype_bytes
 
 
 class SparseFfnForm(Form[SparseFfn]):
@@ -69,6 +74,35 @@ class SparseFfnForm(Form[SparseFfn]):
         )
 
 
+class SparseFfnTrainForm(Form[SparseFfnTrain]):
+    """Time of `SparseFfnTrain`."""
+
+    op: ClassVar[str] = "sparse_ffn_train"
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("t0", "s", 1e-6, 1e-3, 100e-6, "launches and drains"),
+        Parameter("peak", "1", 0.2, 1.0, 0.65, "share of the datasheet's FLOP/s in the gate product"),
+        Parameter("t_token", "s", 1e-12, 1e-6, 50e-9, "a token's own cost: packing, transposing"),
+        Parameter("row", "1", 0.1, 20.0, 2.5, "moved rows, in units of the datasheet's bytes/s"),
+    )
+
+    def kernel_class(self, op: SparseFfnTrain) -> str:
+        """One set per pattern."""
+        return f"sparse_ffn_train.{op.pattern}"
+
+    def timing(self, op: SparseFfnTrain, p: Parameters, chip: Chip) -> Timing:
+        """The gate product, then rows."""
+        tokens, size = np.asarray(op.tokens, float), dtype_bytes(op.dtype)
+        dense = 2.0 * tokens * op.d_model * op.d_ff
+        gate = dense / (p["peak"] * chip.peak(op.dtype))
+        moved = tokens * op.nnz * MOVED_ROWS * op.d_model * size
+        rows = tokens * p["t_token"] + moved / bytes_per_s(chip, p["row"])
+        executed = dense + 16.0 * tokens * op.d_model * op.nnz
+        hbm, fixed = np.asarray(op.hbm_bytes(), float), p["t0"] + np.zeros_like(gate)
+        return Timing(fixed + gate + rows, gate + rows, gate, rows, 0.0, fixed, executed, hbm, 0.0, moved)
+
+
+MOVED_ROWS = 8.0
+"""Rows of d_model elements that a non-zero moves, forward and backward."""
 DECODED = ("auto", "twell", "dense")
 """Formats served by kernels of their own at few tokens; the others convert the dense gate at any number."""
 DECODE_TOK = 64
