@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from sparsesim.report.plots import style
+from sparsesim.report.plots.axis import axis_figure, axis_of
 from sparsesim.report.plots.comparison import comparison_figure, labelled
 from sparsesim.report.plots.energy import energy_figure
 from sparsesim.report.plots.latency import latency_figure
@@ -35,6 +36,7 @@ CAPTIONS = {
     "roofline": "Each op of one step under the roofs of its device; a dot's area is its share of the step's time.",
     "ops": "Time of each part of the model in one step, by what bounds it.",
     "energy": "Joules per token by component; idle is what devices draw between engine steps.",
+    "axis": "Per token over what was varied; a ring marks where a line crosses the first one.",
     "comparison": "The cases side by side; a line across a bar's end is the interval of its figure.",
 }
 
@@ -55,6 +57,9 @@ class Picture:
 
 def pictures(runs: Sequence[Run]) -> Iterator[Picture]:
     """Every picture that the runs have tables for."""
+    axis = axis_of(runs) if len(runs) > 1 else None
+    if axis is not None:
+        yield Picture("axis", axis_figure(axis))
     if len(runs) > 1:
         yield Picture("comparison", comparison_figure(runs))
     timed = [run for run in runs if "requests" in run.tables]
