@@ -26,7 +26,7 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -n 2
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	set -e; for script in benchmarks/*.py; do echo $$script; $(BIN)/python $$script; done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
