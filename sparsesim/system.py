@@ -14,6 +14,7 @@ from sparsesim.cost.breakdown import Step
 from sparsesim.cost.kernel import CostModel, cost_model
 from sparsesim.cost.memory import MemoryPlan, check_fits, plan_memory
 from sparsesim.cost.network.placed import deployed_costs, redundant_slots
+from sparsesim.cost.network.two_batch import TwoBatchSteps
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.cost.tables import StepTables
 from sparsesim.errors import InputError, Problem
@@ -22,7 +23,7 @@ from sparsesim.hardware.engine import Engine, load_engine
 from sparsesim.hardware.figure import Figure
 from sparsesim.hardware.figures import figures
 from sparsesim.hardware.profile import load_device
-from sparsesim.hardware.topology import load_topology
+from sparsesim.hardware.topology import Topology, load_topology
 from sparsesim.metrics.ops import ops_columns
 from sparsesim.model.arch import Model
 from sparsesim.model.load import ExpertLoad
@@ -49,7 +50,8 @@ class PoolSystem:
     def steps(self) -> ReplicaSteps:
         """Step costs of a replica."""
         tables = StepTables(self.model, self.setting, self.costs)
-        return ReplicaSteps(tables, self.engine, self.pool.devices)
+        kind = TwoBatchSteps if self.pool.overlap.two_batch else ReplicaSteps
+        return kind(tables, self.engine, self.pool.devices)
 
     def stretched(self, factor: float) -> ReplicaSteps:
         """Step costs with kernel times scaled: the bounds of an interval."""
@@ -152,6 +154,11 @@ def gpu_of(hardware: Hardware) -> Gpu:
     if not isinstance(device, Gpu):
         raise InputError(Problem(f"{device.name} is {device.kind}: serving runs on GPUs", path="deployment.hardware"))
     return device.in_mode(hardware.mode) if hardware.mode else device
+
+
+def topology_of(pool: Pool) -> Topology | None:
+    """The pool's topology; none: the hardware's own node."""
+    return load_topology(pool.topology) if isinstance(pool.topology, str) else pool.topology
 
 
 def load_of(scenario: Scenario) -> ExpertLoad:

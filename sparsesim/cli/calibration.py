@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,6 +83,7 @@ def validate(
         Path | None, typer.Argument(help="CSV of ops with measured_time_s and/or measured_energy_j.")
     ] = None,
     hardware: Annotated[str, typer.Option("--hardware", help="Hardware profile.")] = "h100-sxm",
+    suite: Annotated[str | None, typer.Option("--suite", help="published: every shipped published row.")] = None,
     tolerance: Annotated[float | None, typer.Option("--tolerance", help="Largest MAPE of a group, percent.")] = None,
     out: Out = None,
     style: FormatOption = Format.table,
@@ -92,12 +93,29 @@ def validate(
     from sparsesim.study.validate import over_tolerance, validate_table
 
     with reported():
-        if table is None:
-            raise InputError("name a table of measured ops")
-        groups = validate_table(table, hardware, out)
+        if (table is None) == (suite is None):
+            raise InputError("name a table of measured ops, or --suite published, not both")
+        groups = _published(suite, out) if table is None else validate_table(table, hardware, out)
         if style is Format.json:
             print_json({"groups": groups})
         else:
-            print_rows(groups, style, f"{table} against {hardware}")
+            print_rows(groups, style, f"{table} against {hardware}" if table else "published rows, models left out")
         if tolerance is not None and (worse := over_tolerance(groups, tolerance)):
             raise ToleranceError(f"MAPE above {tolerance:g} %: {', '.join(worse)}")
+
+
+def _published(suite: str | None, out: Path | None) -> list[dict[str, Any]]:
+    """The published suite's error rows; with a folder, its page is written there."""
+    from sparsesim.errors import InputError
+    from sparsesim.report.published import write_page
+    from sparsesim.study.published import published_suite
+    from sparsesim.study.published import table as error_rows
+
+    if suite != "published":
+        raise InputError(f"unknown suite {suite!r} (published)")
+    rows, left = published_suite()
+    if out is not None:
+        typer.echo(f"page: {write_page(rows, left, out)}", err=True)
+    for item in left:
+        typer.echo(f"not predicted: {item.group} ({item.rows}): {item.reason}", err=True)
+    return error_rows(rows)

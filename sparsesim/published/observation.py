@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -52,6 +52,12 @@ class Observation:
                 sum(found.power_w.values()) / self.power_w,
             ]
         )
+
+
+def halves(rows: Sequence[Observation]) -> npt.NDArray[np.int64]:
+    """0 or 1 for each row by its model's place among the names: each half is fitted, the other scored."""
+    names = sorted({row.model for row in rows})
+    return np.array([names.index(row.model) % 2 for row in rows])
 
 
 @dataclass(frozen=True, slots=True)

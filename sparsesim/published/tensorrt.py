@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from sparsesim.cost.step import ReplicaSteps
 from sparsesim.published.observation import Observation, Unexpressed, published_table, system
 from sparsesim.system import PoolSystem
 
@@ -29,6 +30,7 @@ MODELS = {
     "LLaMA-70B": "llama-2-70b",
     "Mistral-7B": "mistral-7b",
 }
+FP8 = "weights=fp8 activations=fp8 kv=fp8"
 MAX_RUNNING = 2048
 """Largest batch of trtllm-bench's tuning heuristic (assumed)."""
 BUDGET_TOK = 8192
@@ -39,15 +41,22 @@ def observations() -> Iterator[Observation | Unexpressed]:
     """Every row of output rate."""
     table = published_table("e2e_measured")
     for number, row in table.iterrows():
-        if row.metric == "ttft":
-            yield Unexpressed("tensorrt-llm ttft", 1, "first tokens of single prompts are predicted apart")
-            continue
-        yield _observation(int(number), row)
+        if row.metric != "ttft":
+            yield _observation(int(number), row)
+
+
+def first_tokens() -> Iterator[tuple[str, float, ReplicaSteps, int]]:
+    """Name, measured seconds, step costs and prompt of the rows that time the first token of one prompt."""
+    table = published_table("e2e_measured")
+    for number, row in table[table.metric == "ttft"].iterrows():
+        replica = system(MODELS[row.model], "h200-sxm", ENGINE, _layout(str(row.parallelism)), FP8)
+        name = f"e2e_measured.csv row {number}: {row.model} {row.parallelism}, {row.isl}"
+        yield name, float(row.value) * 1e-3, replica.steps, int(row.isl)
 
 
 def _observation(number: int, row: Any) -> Observation:
     layout = _layout(str(row.parallelism))
-    precision = "" if "mxfp4" in row.precision else "weights=fp8 activations=fp8 kv=fp8"
+    precision = "" if "mxfp4" in row.precision else FP8
     replica = system(MODELS[row.model], "h200-sxm", ENGINE, layout, precision)
     gpus = int(row.n_gpus)
     fixed = str(row.concurrency_or_batch).isdigit()

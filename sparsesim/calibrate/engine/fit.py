@@ -1,9 +1,9 @@
 """An engine's few numbers from observations of servers running it.
 
-Host time of a step and of each sequence, device time of sampling a logit, the gap between kernels, the quality of its kernels and of its collectives
-over ours: one set for all models of an engine and version, by bounded least squares on the log ratios of inter-token
-latency, output rate and power (power tells waiting from working; soft L1, weak priors), as kernels are fitted. A negative gap is prologue hidden behind the
-kernel before.
+Host time of a step and of each sequence, device time of sampling a logit, the gap between kernels, the quality of its
+kernels, expert kernels and collectives over ours: one set for all models of an engine and version, by bounded least
+squares on the log ratios of inter-token latency, output rate and power (power tells waiting from working; soft L1,
+weak priors), as kernels are fitted. A negative gap is prologue hidden behind the kernel before.
 """
 
 from __future__ import annotations

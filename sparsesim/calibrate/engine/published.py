@@ -20,7 +20,7 @@ from sparsesim.calibrate.engine.fit import EngineFit, fit_engine, ratios
 from sparsesim.hardware.engine import load_engine
 from sparsesim.loading import data_root
 from sparsesim.published import mlenergy, tensorrt
-from sparsesim.published.observation import Observation
+from sparsesim.published.observation import QUANTITIES, Observation, halves
 
 Floats = npt.NDArray[np.float64]
 SOURCES = {
@@ -29,12 +29,6 @@ SOURCES = {
 }
 FITTED_GROUPS = ("maximum load", " on ")
 """Groups whose rows an engine is fitted on; the fixed-batch rows are an older version's."""
-
-
-def halves(rows: Sequence[Observation]) -> npt.NDArray[np.int64]:
-    """0 or 1 for each row by its model's place among the names."""
-    names = sorted({row.model for row in rows})
-    return np.array([names.index(row.model) % 2 for row in rows])
 
 
 def left_out(engine: str, rows: Sequence[Observation]) -> tuple[Floats, list[EngineFit]]:
@@ -67,9 +61,19 @@ def fit_published(engine: str) -> dict[str, Any]:
         "values": whole.values,
         "covariance": whole.covariance,
         "half_width": half_width(errors),
-        "halves": [fit.values for fit in fits],
+        "halves": [
+            {"values": fit.values, "half_widths": widths(errors[halves(rows) != side])} for side, fit in enumerate(fits)
+        ],
         "errors": {name: error_row(errors[:, i]) for i, name in enumerate(("median_itl", "s_per_tok", "power"))},
     }
+
+
+def widths(errors: Floats) -> dict[str, float]:
+    """90 % quantiles of the absolute log errors by quantity, joules a token among them, where they were measured."""
+    columns = {name: errors[:, i] for i, name in enumerate(QUANTITIES)}
+    columns["j_per_tok"] = errors[:, 1] + errors[:, 2]
+    kept = {name: values[np.isfinite(values)] for name, values in columns.items()}
+    return {name: float(np.quantile(np.abs(values), 0.9)) for name, values in kept.items() if len(values)}
 
 
 def half_width(errors: Floats) -> float:
