@@ -134,7 +134,7 @@ def _dask(points: list[Point], folder: Path, address: str, _jobs: int) -> Iterat
     with client:
         futures = client.map(_numbered, points, folder=str(folder.resolve()), pure=False, retries=TRIES)
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=client.loop):
                 one, text = future.result()
                 yield one, text
         finally:
