@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,9 @@ from sparsesim.hardware.engine import Engine
 from sparsesim.model.arch import Model
 from sparsesim.model.setting import Setting
 
+MIXED_KEPT = 1 << 16
+"""Lines of mixed steps that are kept: some 60 MB; all are forgotten beyond, and made again when asked for."""
+
 
 @dataclass(frozen=True)
 class ReplicaSteps:
@@ -40,6 +45,7 @@ class ReplicaSteps:
     devices: int
     stretch: float = 1.0
     _curves: dict[int, DecodeCurve] = field(default_factory=dict, repr=False)
+    _mixed: dict[Any, tuple[tuple[float, float], ...]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def model(self) -> Model:
@@ -136,8 +142,36 @@ class ReplicaSteps:
     ) -> Sequence[float]:
         """A step with prompt chunks; ranks of dp and stages of pp share tokens and chunks evenly.
 
-        Plain floats throughout: this runs once for every step with a prompt in it.
+        Beside decoding sequences of one window it is linear between the knots, as decode curves are. The lines are
+        kept: equal prompts meet the same numbers of sequences again and again.
         """
+        if len(contexts) != 1:
+            return self.mixed_at(decode, contexts, chunks, sampled)
+        knots, context = self.tables.knot_list, contexts[0]
+        i = min(max(bisect_right(knots, context) - 1, 0), len(knots) - 2) if decode else -1
+        key = (decode, sampled, i, tuple(chunks))
+        found = self._mixed.get(key)
+        if found is None:
+            if len(self._mixed) >= MIXED_KEPT:
+                self._mixed.clear()
+            found = self._mixed[key] = self._mixed_line(decode, i, chunks, sampled)
+        beyond = context - knots[i]
+        return [value + slope * beyond for value, slope in found] if decode else [value for value, _ in found]
+
+    def _mixed_line(
+        self, decode: int, i: int, chunks: Sequence[tuple[int, int]], sampled: int
+    ) -> tuple[tuple[float, float], ...]:
+        """Values at a knot of the mean context and their slopes up to the next one."""
+        if not decode:
+            return tuple((value, 0.0) for value in self.mixed_at(0, (0.0,), chunks, sampled))
+        first, last = self.tables.knot_list[i : i + 2]
+        low, high = (self.mixed_at(decode, (knot,), chunks, sampled) for knot in (first, last))
+        return tuple((a, (b - a) / (last - first)) for a, b in zip(low, high, strict=True))
+
+    def mixed_at(
+        self, decode: int, contexts: tuple[float, ...], chunks: Sequence[tuple[int, int]], sampled: int
+    ) -> Sequence[float]:
+        """The same without lines. Plain floats throughout: this runs for every new mixture."""
         groups, tables = self._groups, self.tables
         tokens = -(-(decode + sum(q for q, _ in chunks)) // groups)
         rows = [tables.tokens.at(tokens)]

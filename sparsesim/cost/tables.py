@@ -73,7 +73,8 @@ class StepTables:
         return np.unique(np.concatenate([np.round(2.0**powers), finite]))
 
     @cached_property
-    def _knot_list(self) -> list[float]:
+    def knot_list(self) -> list[float]:
+        """The same as plain floats."""
         return [float(k) for k in self.knots]
 
     @cached_property
@@ -107,7 +108,7 @@ class StepTables:
             fixed, by_window = self.decode(held)
             self._lines[held] = tuple(fixed.tolist()), [self._line(by_window[w]) for w in self.windows]
         fixed_row, lines = self._lines[held]
-        knots, found = self._knot_list, [fixed_row]
+        knots, found = self.knot_list, [fixed_row]
         for (values, slopes), context in zip(lines, contexts, strict=True):
             i = min(max(bisect_right(knots, context) - 1, 0), len(slopes) - 1)
             beyond = context - knots[i]

@@ -68,7 +68,16 @@ def test_one_step_in_plain_floats_is_the_vectorised_one(costs: CostModel) -> Non
     for _ in range(50):
         time = rng.uniform(1e-3, 0.1)
         total = np.array(
-            [time, time / 9, time * rng.uniform(), 700 * time * rng.uniform(), 300 * time * rng.uniform(), 0.1, 300]
+            [
+                time,
+                time / 7,
+                time / 9,
+                time * rng.uniform(),
+                700 * time * rng.uniform(),
+                300 * time * rng.uniform(),
+                0.1,
+                300,
+            ]
         )
         for graph in (True, False):
             overhead = Overhead(1e-3, 2e-3, 300.0, graph)
@@ -92,3 +101,14 @@ def test_a_breakdown_explains_its_step(costs: CostModel) -> None:
     assert sum(bound_shares(steps, one.priced).values()) == pytest.approx(1.0)
     assert 0 < half_width(steps, one.priced, one.time_s) < 0.7
     assert math.isclose(sum(one.energy_j.values()), sum(at_context(steps, 16, 1000.0)[1:]), rel_tol=1e-9)
+
+
+def test_a_kept_mixed_step_is_the_one_computed_from_the_tables(costs: CostModel) -> None:
+    steps, rng = steps_of(costs, "qwen3-30b-a3b", 2), np.random.default_rng(7)
+    for _ in range(60):
+        decode, chunk = int(rng.integers(0, 128)), int(rng.integers(1, 2048))
+        context = (float(rng.uniform(2, 30_000)),) if decode else (0.0,)
+        asked = (decode, context, [(chunk, chunk + int(rng.integers(0, 3)) * 512)], decode + 1)
+        direct = list(steps.mixed_at(*asked))
+        assert list(steps.mixed(*asked)) == pytest.approx(direct, rel=1e-3)
+        assert steps.mixed(*asked) == steps.mixed(*asked)

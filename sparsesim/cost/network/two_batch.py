@@ -43,7 +43,7 @@ class TwoBatchSteps(ReplicaSteps):
             self._curves[sequences] = self._curve(sequences, held, base, by_window)
         return self._curves[sequences]
 
-    def mixed(
+    def mixed_at(
         self, decode: int, contexts: tuple[float, ...], chunks: Sequence[tuple[int, int]], sampled: int
     ) -> Sequence[float]:
         """A step with prompt chunks: a half has half of everything a rank has."""
