@@ -33,27 +33,88 @@ def calibrate(
 
 
 def fit(
-    folder: Annotated[Path, typer.Argument(help="Folder of measured tables.")],
-    profile: Annotated[str, typer.Option("--profile", help="Hardware profile the rows were measured on.")],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="A folder of measured tables, or vLLM benchmark results.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Profile that the folder's rows were measured on.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Engine to fit: to published rows, or to results.")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", help="The server that the results were taken on.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Where NAME.json is written.")] = Path("hwprofiles/fits"),
     style: FormatOption = Format.table,
     quiet: Quiet = False,
 ) -> None:
-    """Fit each kernel class, write hwprofiles/fits/NAME.json, and print the cross-validated error table."""
+    """Fit a profile's kernel classes, or an engine's overheads; write the fit and print how well it predicts."""
+    from sparsesim.errors import InputError
+
+    with reported():
+        if (profile is None) == (engine is None):
+            raise InputError("give --profile for kernel measurements, or --engine for a server's")
+        if profile is not None:
+            if len(sources or []) != 1:
+                raise InputError("name the one folder of measured tables")
+            _fit_profile((sources or [])[0], profile, out, style, quiet)
+        elif sources:
+            if scenario is None:
+                raise InputError("name the server's --scenario beside its results")
+            _fit_server(str(engine), scenario, sources, out / "engines", style)
+        else:
+            _fit_published(str(engine), out / "engines", style)
+
+
+def _fit_profile(folder: Path, profile: str, out: Path, style: Format, quiet: bool) -> None:
     from sparsesim.calibrate.fit import fit_folder, write_fit
     from sparsesim.scenario import Hardware
     from sparsesim.system import gpu_of
 
-    with reported():
-        gpu = gpu_of(Hardware(name=profile))
-        fitted = fit_folder(folder, gpu, (lambda _: None) if quiet else lambda line: typer.echo(line, err=True))
-        path = out / f"{gpu.fit or gpu.name}.json"
-        write_fit(fitted, path)
-        rows = [{"class": name, "rows": raw["rows"], **raw["errors"]} for name, raw in fitted["classes"].items()]
-        print_rows(rows, style, f"Errors on left-out layers, % ({path})")
-        if fitted["energy"] and style is Format.table:
-            energy = fitted["energy"]
-            typer.echo(f"energy: {energy['rows']} rows, left-out MAPE {energy['errors']['mape']:.1f} %")
+    gpu = gpu_of(Hardware(name=profile))
+    fitted = fit_folder(folder, gpu, (lambda _: None) if quiet else lambda line: typer.echo(line, err=True))
+    path = out / f"{gpu.fit or gpu.name}.json"
+    write_fit(fitted, path)
+    rows = [{"class": name, "rows": raw["rows"], **raw["errors"]} for name, raw in fitted["classes"].items()]
+    print_rows(rows, style, f"Errors on left-out layers, % ({path})")
+    if fitted["energy"] and style is Format.table:
+        energy = fitted["energy"]
+        typer.echo(f"energy: {energy['rows']} rows, left-out MAPE {energy['errors']['mape']:.1f} %")
+
+
+def _fit_published(engine: str, out: Path, style: Format) -> None:
+    from sparsesim.calibrate.engine.published import SOURCES, fit_published, write_engine
+    from sparsesim.errors import InputError, Problem, closest
+
+    if engine not in SOURCES:
+        raise InputError(Problem(f"no published rows of engine {engine!r}", hint=closest(engine, SOURCES)))
+    fitted = fit_published(engine)
+    write_engine(fitted, out / f"{engine}.json")
+    rows = [{"quantity": name, **row} for name, row in fitted["errors"].items() if row["n"]]
+    print_rows(rows, style, f"Errors on models left out, % ({out / engine}.json)")
+
+
+def _fit_server(engine: str, scenario: str, results: list[Path], out: Path, style: Format) -> None:
+    import numpy as np
+
+    from sparsesim.calibrate.engine.published import write_engine
+    from sparsesim.calibrate.engine.served import fit_served
+    from sparsesim.scenario import Scenario
+
+    found, document = fit_served(engine, Scenario.load(scenario), results)
+    write_engine(document, out / f"{engine}.json")
+    rows = [
+        {
+            "result": result.name,
+            "latency before, %": 100 * float(np.expm1(before[0])),
+            "latency after, %": 100 * float(np.expm1(after[0])),
+            "time a token before, %": 100 * float(np.expm1(before[1])),
+            "time a token after, %": 100 * float(np.expm1(after[1])),
+        }
+        for result, before, after in zip(results, found.before, found.after, strict=True)
+    ]
+    print_rows(rows, style, f"{engine} against the server, predicted over measured less one ({out / engine}.json)")
 
 
 def predict(

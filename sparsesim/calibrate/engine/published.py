@@ -40,7 +40,7 @@ def left_out(engine: str, rows: Sequence[Observation]) -> tuple[Floats, list[Eng
         test = np.flatnonzero(half != side)
         fit = fit_engine(start, train)
         fits.append(fit)
-        found[test] = ratios([rows[i] for i in test], fit.engine)
+        found[test] = ratios([rows[int(i)] for i in test], fit.engine)
     return found, fits
 
 

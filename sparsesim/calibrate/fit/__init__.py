@@ -39,7 +39,7 @@ def fit_folder(folder: Path, gpu: Gpu, note: Callable[[str], None] = lambda _: N
     base = load_fit(gpu.fit_base) if gpu.fit_base else Fit()
     fitted = {name: _one(name, samples, gpu, base, note) for name, samples in sorted(classes.items())}
     known = {name: (raw, fit) for name, (raw, fit) in fitted.items() if fit is not None}
-    fit = Fit(gpu.name, {name: own for name, (_, own) in known.items()})
+    fit = Fit(name=gpu.name, classes={name: own for name, (_, own) in known.items()})
     model = CostModel(gpu, gpu.chip(), fit, power_model(gpu, fit))
     rows = energy_rows(frame, model) if "measured_energy_j" in frame else None
     energy = fit_energy(rows, gpu.power.cap.value, base.energy) if rows is not None else {}

@@ -106,7 +106,7 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
 def fit_energy(rows: EnergyRows, cap_w: float, base: Mapping[str, Any]) -> dict[str, Any]:
     """Coefficients, their errors on left-out fifths (percent), and the cap's mean power where it was reached.
 
-    Another chip's coefficients (`base`) stand in as one further row each: with few rows they hold what those leave open.
+    Another chip's coefficients (`base`) stand in as one further row each: they hold what few rows leave open.
     """
     rows = replace(rows, base=flat(base))
     from scipy.optimize import minimize_scalar

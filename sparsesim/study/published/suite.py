@@ -1,8 +1,8 @@
 """The published tables, row by row.
 
-Engines are scored by halves: every row is predicted by the fit made without its model (`sparsesim fit --engine`), with
-the interval that the other half's errors give. Boards and cards are scored with the model left out, the network's
-kernels by what their fits report of sizes and ranks left out.
+Engines are scored by halves: every row is predicted by the fit made without its model (`sparsesim fit --engine`); the
+interval of a quantity is the 90 % quantile of those left-out errors over all models. Boards and cards are scored with
+the model left out, the network's kernels by what their fits report of sizes and ranks left out.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def published_suite() -> tuple[list[Judged], list[Unexpressed]]:
     return [r for r in rows if isinstance(r, Judged)], [r for r in rows if isinstance(r, Unexpressed)]
 
 
-def _engine_halves(engine: str) -> list[tuple[Engine, dict[str, float]]]:
-    """For each half of the models, the engine fitted without it and that fit's half-widths.
+def _engine_halves(engine: str) -> list[Engine]:
+    """For each half of the models, the engine fitted without it.
 
     Raises:
         InputError: the engine was never fitted.
@@ -44,7 +44,7 @@ def _engine_halves(engine: str) -> list[tuple[Engine, dict[str, float]]]:
     raw = json.loads(path.read_text(encoding="utf-8"))["halves"]
     start = load_engine(engine, fitted=False)
     fits = [with_numbers(start, half["values"], "fitted to the other half") for half in raw]
-    return [(fits[1], raw[0]["half_widths"]), (fits[0], raw[1]["half_widths"])]
+    return [fits[1], fits[0]]
 
 
 def _servers(engine: str, rows: Sequence[Observation | Unexpressed]) -> Iterator[Row]:
@@ -52,26 +52,30 @@ def _servers(engine: str, rows: Sequence[Observation | Unexpressed]) -> Iterator
     seen = [row for row in rows if isinstance(row, Observation)]
     fitted = _engine_halves(engine)
     shared: dict[tuple[int, int], Any] = {}
+    found_rows: list[Judged] = []
     for row, half in zip(seen, halves(seen).tolist(), strict=True):
-        own, widths = fitted[half]
-        steps = shared.setdefault((id(row.steps), half), replace(row.steps, engine=own, _curves={}))
+        steps = shared.setdefault((id(row.steps), half), replace(row.steps, engine=fitted[half], _curves={}))
         found = row.predicted(steps)
-        power = sum(found.power_w.values())
+        power, rate = sum(found.power_w.values()), found.output_tok_per_s
         figures = (
-            ("median inter-token latency", "s", row.median_itl_s, found.median_itl_s, "median_itl_s"),
-            ("output rate", "tok/s", row.output_tok_per_s, found.output_tok_per_s, "s_per_tok"),
-            ("power", "W", row.power_w, power, "power_w"),
-            (
-                "energy per token",
-                "J/tok",
-                row.power_w / row.output_tok_per_s,
-                power / found.output_tok_per_s,
-                "j_per_tok",
-            ),
+            ("median inter-token latency", "s", row.median_itl_s, found.median_itl_s),
+            ("output rate", "tok/s", row.output_tok_per_s, rate),
+            ("power", "W", row.power_w, power),
+            ("energy per token", "J/tok", row.power_w / row.output_tok_per_s, power / rate),
         )
-        for quantity, unit, measured, predicted, name in figures:
+        for quantity, unit, measured, predicted in figures:
             if math.isfinite(measured):
-                yield Judged(row.group, quantity, unit, row.name, measured, predicted, widths[name])
+                found_rows.append(Judged(row.group, quantity, unit, row.name, measured, predicted, 0.0))
+    yield from with_interval(found_rows)
+
+
+def with_interval(rows: Sequence[Judged]) -> Iterator[Judged]:
+    """The rows with the 90 % quantile of their own absolute log errors, by quantity, as half-width."""
+    by_quantity: dict[str, list[float]] = {}
+    for row in rows:
+        by_quantity.setdefault(row.quantity, []).append(abs(math.log(row.ratio)))
+    for row in rows:
+        yield replace(row, half_width=float(np.quantile(by_quantity[row.quantity], 0.9)))
 
 
 def _tensorrt() -> Iterator[Row]:
