@@ -69,6 +69,9 @@ def estimate(scenario: Scenario) -> Run:
     chips = device_of(scenario)
     if chips is not None:
         return estimate_event_driven(scenario, chips)
+    if scenario.simulation.detail == "op":
+        hint = "sparsesim run, or --set simulation.detail=step"
+        raise InputError(Problem("an estimate is a closed form, not op by op", path="simulation.detail", hint=hint))
     system = single_pool(scenario)
     if isinstance(scenario.workload, Training):
         return estimate_training(scenario, system, scenario.workload)

@@ -226,7 +226,9 @@ def _memory(system: PoolSystem) -> dict[str, Any]:
 
 def _assumptions(scenario: Scenario, pools: Mapping[str, PoolSystem]) -> list[str]:
     """What is assumed rather than measured or published, in sentences."""
-    lines = [f"experts are loaded {scenario.expert_load.word()}"] if _routed(pools) else []
+    routed = "experts are loaded" if _routed(pools) else "no layer has experts, which would be loaded"
+    asked = _routed(pools) or "expert_load" in scenario.model_fields_set
+    lines = [f"{routed} {scenario.expert_load.word()}"] if asked else []
     for system in pools.values():
         if scenario.densities is not None and scenario.sparsity is None:
             lines.append(f"{system.gpu.name} multiplies zeros as any other value: its times do not use the densities")

@@ -199,9 +199,17 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], match: str) -> None:
 
 
 def test_op_detail_says_what_it_cannot_run() -> None:
+    with pytest.raises(InputError, match="an estimate is a closed form"):
+        estimate(scenario(simulation={"detail": "op"}))
     for deployment in ({"dp": 1, "ep": 1}, {"pp": 2}):
         with pytest.raises(InputError, match=r"simulation.detail"):
             simulate(scenario(deployment=deployment, simulation={"detail": "op"}))
+
+
+def test_a_load_without_experts_is_told() -> None:
+    deployment, workload = {"dp": 1, "ep": 1}, {"kind": "static", "batch": 4, "context": "100 tok"}
+    dense = scenario(model="qwen3-8b", deployment=deployment, expert_load="zipf:0.8", workload=workload)
+    assert "no layer has experts, which would be loaded zipf:exponent=0.8" in estimate(dense).manifest["assumptions"]
 
 
 def test_a_topology_can_be_written_out_and_is_read_back() -> None:

@@ -25,6 +25,8 @@ from sparsesim.work import MoeCombine, MoeDispatch, Op, Task
 from sparsesim.work.collective import COLLECTIVES
 
 Phase = Literal["prefill", "decode"]
+RATIO_DIGITS = 4
+"""Ratios are told apart to a ten-thousandth, so that few curves are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class DetailedSteps:
     overlap_shared: bool = False
     two_batch: bool = False
     _ratios: dict[tuple[Phase, int], float] = field(default_factory=dict, repr=False)
+    _kept: dict[float, ReplicaSteps] = field(default_factory=dict, repr=False)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -81,7 +84,10 @@ class DetailedSteps:
         return self._stretched("prefill", tokens).mixed(decode, contexts, chunks, sampled)
 
     def _stretched(self, phase: Phase, tokens: int) -> ReplicaSteps:
-        return replace(self.steps, stretch=self.steps.stretch * self.ratio(phase, tokens), _curves={})
+        ratio = round(self.ratio(phase, tokens), RATIO_DIGITS)
+        if ratio not in self._kept:
+            self._kept[ratio] = replace(self.steps, stretch=self.steps.stretch * ratio, _curves={})
+        return self._kept[ratio]
 
     def ratio(self, phase: Phase, tokens: int) -> float:
         """Simulated over closed-form kernel time at `tokens` tokens a rank."""
