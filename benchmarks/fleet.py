@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sparsesim.scenario import Scenario
-from sparsesim.simulation import serve
+from sparsesim.serving import serve
 from sparsesim.system import single_pool
 from sparsesim.workload import generate
 

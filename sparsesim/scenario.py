@@ -23,6 +23,10 @@ from sparsesim.loading import Document, build, find, load_yaml, with_settings
 from sparsesim.model.load import ExpertLoad, read_load
 from sparsesim.model.setting import Precision
 from sparsesim.model.sparsity import Sparsity
+from sparsesim.sim.admission import Admission
+from sparsesim.sim.autoscale import Autoscale
+from sparsesim.sim.disturbances import Disturbances
+from sparsesim.sim.faults import Faults
 from sparsesim.sim.routers import Router
 from sparsesim.sim.schedulers import Scheduler
 from sparsesim.studies import Study
@@ -81,6 +85,19 @@ class MemorySettings(Frozen):
     utilisation: float = Field(0.9, gt=0, le=1, description="share of the device memory that the engine may use")
     kv_blocks: int | None = Field(None, ge=1, description="KV blocks of a replica, instead of deriving them")
     block: units.Tokens = Field(16.0, gt=0, description="tokens in a KV block")
+    prefix_cache: bool | Literal["unbounded"] = Field(
+        False, description="keep the KV of prompts for those that begin alike; unbounded: nothing is ever forgotten"
+    )
+    host: units.Bytes = Field(0.0, ge=0, description="host memory of a replica for prefixes that the pool evicts")
+    host_bandwidth: units.BytesPerSecond | None = Field(
+        None, gt=0, description="of one device to the host, each direction; by default the hardware's own"
+    )
+
+    @model_validator(mode="after")
+    def _host_keeps_what_is_evicted(self) -> Self:
+        if self.host and self.prefix_cache is not True:
+            raise ValueError("host keeps what a prefix cache evicts: it needs prefix_cache: true")
+        return self
 
 
 class Overlap(Frozen):
@@ -125,23 +142,54 @@ class Pool(Layout):
     hardware: HardwareField
 
 
+class KvTransfer(Frozen):
+    """How KV goes from prefill to decode replicas; by default over the hardware's own link or network cards."""
+
+    bandwidth: units.BytesPerSecond | None = Field(None, gt=0, description="of one replica, over all its cards")
+    latency: units.Seconds | None = Field(None, ge=0, description="of one transfer")
+
+
+_BESIDE_POOLS = {"pools", "router", "faults", "admission", "transfer"}
+
+
 class Deployment(Layout):
     """One pool's keys, or `pools` of prefill and decode; requests are spread by the router."""
 
     hardware: HardwareField | None = None
     pools: dict[Literal["prefill", "decode"], Pool] | None = None
     router: Router = Field(default_factory=lambda: Router.resolve("round_robin"))
+    transfer: KvTransfer | None = Field(None, description="of KV between pools, instead of deriving it")
+    faults: Faults | None = Field(None, description="replicas that fail, and rolling restarts; none by default")
+    autoscale: Autoscale | None = Field(None, description="replicas that come and go with the load; fixed by default")
+    admission: Admission | None = Field(None, description="who is turned away or gives up; nobody by default")
 
     @model_validator(mode="after")
     def _one_or_two(self) -> Self:
         if self.pools is None and self.hardware is None:
             raise ValueError("name its hardware, or give pools")
         if self.pools is not None:
-            beside = sorted(self.model_fields_set - {"pools", "router"})
+            if self.autoscale is not None:
+                raise ValueError("pools of prefill and decode are of fixed size: leave autoscale out")
+            beside = sorted(self.model_fields_set - _BESIDE_POOLS)
             if beside:
                 raise ValueError(f"with pools, {', '.join(beside)} belong inside each pool")
             if set(self.pools) != {"prefill", "decode"}:
                 raise ValueError("pools need both prefill and decode")
+        elif self.transfer is not None:
+            raise ValueError("transfer moves KV between pools: name them, or leave transfer out")
+        return self
+
+    @model_validator(mode="after")
+    def _acts_on_replicas_there_are(self) -> Self:
+        count = sum(pool.replicas for pool in self.by_name().values())
+        beyond = [outage.replica for outage in (self.faults.outages if self.faults else ()) if outage.replica >= count]
+        if beyond:
+            raise ValueError(f"faults.outages name replica {beyond[0]} of {count}, which are numbered from 0")
+        scale = self.autoscale
+        if scale is not None and not scale.least <= self.replicas <= scale.most:
+            raise ValueError(
+                f"replicas {self.replicas} at the start is not within autoscale {scale.least}..{scale.most}"
+            )
         return self
 
     def by_name(self) -> dict[str, Pool]:
@@ -152,13 +200,26 @@ class Deployment(Layout):
         return {"all": Pool.model_construct(**own)}
 
 
-class Slo(Frozen):
-    """What a request must meet to count as goodput."""
+class SloTerms(Frozen):
+    """Limits of one request."""
 
     ttft: units.Seconds | None = Field(None, gt=0, description="time to first token")
     tpot: units.Seconds | None = Field(None, gt=0, description="time per output token after the first")
     e2e: units.Seconds | None = Field(None, gt=0, description="arrival to last token")
+
+
+class Slo(SloTerms):
+    """What a request must meet to count as goodput."""
+
     percentile: float = Field(99.0, gt=0, le=100, description="share of requests that must meet it")
+    classes: dict[int, SloTerms] = Field(
+        default_factory=dict, description="limits of requests of a priority, instead of those above"
+    )
+
+    def of(self, priority: int) -> Slo:
+        """What requests of a priority must meet."""
+        own = self.classes.get(priority)
+        return self if own is None else Slo(percentile=self.percentile).model_copy(update=dict(own))
 
 
 class Power(Frozen):
@@ -174,9 +235,16 @@ class Simulation(Frozen):
     """How it is simulated."""
 
     detail: Literal["step", "op"] = "step"
+    disturbances: Disturbances = Disturbances()
     seed: int = Field(0, ge=0)
     replications: int = Field(1, ge=1)
     warm_up: units.Seconds = Field(0.0, ge=0, description="cut from the metrics")
+
+    @model_validator(mode="after")
+    def _disturbed_ops(self) -> Self:
+        if self.detail == "step" and self.disturbances != Disturbances():
+            raise ValueError("disturbances: of ranks and links, which only detail: op tells apart")
+        return self
 
 
 def _unknown_names(document: Document) -> list[Problem]:
@@ -185,7 +253,7 @@ def _unknown_names(document: Document) -> list[Problem]:
     deployment = document.values.get("deployment")
     pools = deployment.get("pools") if isinstance(deployment, dict) else None
     below = [("deployment",), *(("deployment", "pools", name) for name in (pools if isinstance(pools, dict) else ()))]
-    places = [("scenarios/models", "model", ("model",))]
+    places: list[tuple[str, str, tuple[str, ...]]] = [("scenarios/models", "model", ("model",))]
     for pool in below:
         places += [
             ("hwprofiles", "hardware", (*pool, "hardware")),

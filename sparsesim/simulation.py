@@ -18,12 +18,10 @@ from sparsesim.metrics import summarise
 from sparsesim.metrics.stats import flat
 from sparsesim.run import Run, simulated
 from sparsesim.scenario import Scenario
+from sparsesim.serving import check_effects, serve
 from sparsesim.sim.op_detail import Cluster, DetailedSteps
 from sparsesim.sim.records import Records
-from sparsesim.sim.replica import ReplicaSpec
-from sparsesim.sim.run import simulate_fleet
-from sparsesim.sim.steps import StepModel
-from sparsesim.system import PoolSystem, background, single_pool, topology_of
+from sparsesim.system import PoolSystem, background, systems, topology_of
 from sparsesim.workload import RequestTable, generate
 
 Progress = Callable[[int, int, float], None]
@@ -53,24 +51,44 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Run:
         DoesNotFitError: the model does not fit its devices.
 
     """
-    system = single_pool(scenario)
+    pools = systems(scenario)
     records: list[Records] = []
     detailed: DetailedSteps | None = None
     begin = time.perf_counter()
     for replication in range(scenario.simulation.replications):
         requests = generate(scenario.workload, scenario.simulation.seed, replication, scenario.folder)
+        if not replication:
+            check_effects(scenario, pools, requests)
         if scenario.simulation.detail == "op":
-            detailed = detailed or detailed_steps(system, requests)
-        records.append(serve(scenario, system, requests, detailed, progress=progress))
+            detailed = detailed or detailed_steps(_only(pools), requests)
+        records.append(serve(scenario, pools, requests, detailed, progress, replication))
         if records[-1].partial:
             break
     wall_s = time.perf_counter() - begin
-    load, running = _load(records[0])
-    phases = phase_steps(system, load, running)
-    run = simulated(scenario, records, background(scenario, {"all": system}, phases), wall_s)
+    load, running = _load(records[0], pools)
+    phases = pool_phases(pools, load, running)
+    run = simulated(scenario, records, background(scenario, pools, phases), wall_s)
     if detailed is not None:
         run = replace(run, files={TIMELINE: _timeline(detailed, running)})
-    return run if run.partial else _with_intervals(run, interval(scenario, system, phases))
+    return run if run.partial else _with_intervals(run, interval(scenario, pools, phases))
+
+
+def _only(pools: Mapping[str, PoolSystem]) -> PoolSystem:
+    """The one pool of a deployment.
+
+    Raises:
+        InputError: there are two.
+
+    """
+    if "all" not in pools:
+        raise InputError(Problem("op by op runs one pool", path="simulation.detail", hint="detail: step"))
+    return pools["all"]
+
+
+def pool_phases(pools: Mapping[str, PoolSystem], load: Load, running: float) -> dict[str, Step]:
+    """A typical step of each phase, on the pool that computes it."""
+    by_pool = {name: phase_steps(system, load, running) for name, system in pools.items()}
+    return {phase: by_pool.get(phase, by_pool.get("all", {}))[phase] for phase in ("prefill", "decode")}
 
 
 def detailed_steps(system: PoolSystem, requests: RequestTable) -> DetailedSteps:
@@ -108,42 +126,20 @@ def _with_intervals(run: Run, relative: Mapping[str, tuple[float, float]]) -> Ru
     return replace(run, summary={**run.summary, "intervals": {**run.summary["intervals"], **found}})
 
 
-def replica_spec(system: PoolSystem, steps: StepModel | None = None) -> ReplicaSpec:
-    """A replica as the simulation sees it."""
-    plan = system.memory
-    return ReplicaSpec(
-        steps=steps or system.steps,
-        kv_blocks=plan.kv_blocks,
-        max_context=system.model.max_context,
-        block_tok=plan.block_tok,
-        state_slots=plan.state_slots if plan.state_bytes > 0 else None,
-        kv_windows=plan.kv_windows,
-    )
-
-
-def serve(
-    scenario: Scenario,
-    system: PoolSystem,
-    requests: RequestTable,
-    steps: StepModel | None = None,
-    progress: Progress | None = None,
-) -> Records:
-    """Serve a table of requests on the scenario's deployment."""
-    replicas = [replica_spec(system, steps)] * system.pool.replicas
-    return simulate_fleet(requests, replicas, scenario.deployment.router, system.pool.scheduler, progress=progress)
-
-
-def _load(records: Records) -> tuple[Load, float]:
+def _load(records: Records, pools: Mapping[str, PoolSystem]) -> tuple[Load, float]:
     """The load a replica saw and the sequences it ran in the mean while busy."""
     requests, steps = records.requests, records.steps
-    seconds = np.asarray(steps["end_s"], float) - np.asarray(steps["start_s"], float)
+    decodes = np.asarray(steps["replica"], int) >= (pools["prefill"].pool.replicas if "prefill" in pools else 0)
+    seconds = (np.asarray(steps["end_s"], float) - np.asarray(steps["start_s"], float)) * decodes
     running = float(seconds @ np.asarray(steps["decode"], float) / seconds.sum()) if seconds.sum() > 0 else 1.0
     prompt, output = (float(np.mean(np.asarray(requests[name], float))) for name in ("prompt_tok", "output_tok"))
     rate = len(requests["request"]) / max(records.end_s, 1e-9) / len(records.replicas["replica"])
     return Load(rate, prompt, output), max(running, 1.0)
 
 
-def interval(scenario: Scenario, system: PoolSystem, phases: Mapping[str, Step]) -> dict[str, tuple[float, float]]:
+def interval(
+    scenario: Scenario, pools: Mapping[str, PoolSystem], phases: Mapping[str, Step]
+) -> dict[str, tuple[float, float]]:
     """90 % intervals relative to the figures: the first requests run again at the low and high step curves.
 
     Errors of kernel classes are shared by all steps, so the whole curve moves; queueing carries it on as it must.
@@ -153,7 +149,8 @@ def interval(scenario: Scenario, system: PoolSystem, phases: Mapping[str, Step])
         requests = requests.take(np.arange(BOUND_REQUESTS))
     half = max(one.half_width for one in phases.values())
     factors = (1.0, math.exp(-half), math.exp(half))
-    figures = [_figures(serve(scenario, system, requests, system.stretched(f)), scenario) for f in factors]
+    stretched = [{name: system.stretched(f) for name, system in pools.items()} for f in factors]
+    figures = [_figures(serve(scenario, pools, requests, steps), scenario) for steps in stretched]
     return {name: _bounds(name, figures) for name in BOUNDED if all(figure.get(name) for figure in figures)}
 
 

@@ -184,15 +184,20 @@ def single_pool(scenario: Scenario) -> PoolSystem:
 
 def background(scenario: Scenario, pools: Mapping[str, PoolSystem], phases: Mapping[str, Step]) -> Background:
     """What a run of these pools rests on."""
-    first = next(iter(pools.values()))
+    tables = [
+        ops_columns({name: one.priced}, pools.get(name, next(iter(pools.values()))).costs.chip)
+        for name, one in phases.items()
+    ]
+    devices = sum(system.devices for system in pools.values())
+    host_w = sum(system.devices * system.gpu.node.share.value for system in pools.values())
     return Background(
-        ops=ops_columns({name: one.priced for name, one in phases.items()}, first.costs.chip),
+        ops={name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {},
         bound={name: one.bound for name, one in phases.items()},
         provenance=_provenance(pools, phases),
         memory={name: _memory(system) for name, system in pools.items()},
         assumptions=_assumptions(scenario, pools),
-        devices=sum(system.devices for system in pools.values()),
-        node_share_w=first.gpu.node.share.value,
+        devices=devices,
+        node_share_w=host_w / devices,
     )
 
 
@@ -229,6 +234,8 @@ def _assumptions(scenario: Scenario, pools: Mapping[str, PoolSystem]) -> list[st
     routed = "experts are loaded" if _routed(pools) else "no layer has experts, which would be loaded"
     asked = _routed(pools) or "expert_load" in scenario.model_fields_set
     lines = [f"{routed} {scenario.expert_load.word()}"] if asked else []
+    if "prefill" in pools:
+        lines.append("KV moves while both pools compute on: it slows no step, and its joules are not counted")
     for system in pools.values():
         if scenario.densities is not None and scenario.sparsity is None:
             lines.append(f"{system.gpu.name} multiplies zeros as any other value: its times do not use the densities")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.metrics.columns import floats
+from sparsesim.metrics.columns import floats, whole
 from sparsesim.scenario import Slo
 from sparsesim.sim.records import Columns
 from sparsesim.sim.request import Outcome
@@ -54,15 +54,26 @@ def meets(requests: Columns, terms: Mapping[str, float]) -> npt.NDArray[np.bool_
     return good
 
 
+def good(requests: Columns, slo: Slo) -> npt.NDArray[np.bool_]:
+    """Which requests meet the SLO, each that of its own priority."""
+    if not slo.classes:
+        return meets(requests, slo_terms(slo))
+    priority = whole(requests, "priority")
+    found = np.zeros(len(priority), np.bool_)
+    for one in np.unique(priority).tolist():
+        found |= (priority == one) & meets(requests, slo_terms(slo.of(one)))
+    return found
+
+
 def slo_result(requests: Columns, slo: Slo) -> dict[str, object] | None:
     """Attainment of the SLO as a whole and by term, over all requests; None where no term is set or nobody
-    came.
+    came. Terms are those that hold for requests without a class of their own.
     """
     terms = slo_terms(slo)
     count = len(requests["outcome"])
-    if not terms or count == 0:
+    if (not terms and not slo.classes) or count == 0:
         return None
-    attained = float(meets(requests, terms).mean())
+    attained = float(good(requests, slo).mean())
     by_term = {
         name: {"limit": limit, "attainment": float(meets(requests, {name: limit}).mean())}
         for name, limit in terms.items()

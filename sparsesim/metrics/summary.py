@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsesim.metrics.columns import floats, whole
 from sparsesim.metrics.energy import Idle, energy_by_component, idle
-from sparsesim.metrics.latency import distribution, finished, meets, slo_result, slo_terms, with_latencies
+from sparsesim.metrics.latency import distribution, finished, good, slo_result, with_latencies
 from sparsesim.metrics.stats import LEVEL, batch_means
 from sparsesim.metrics.tokens import token_gaps
 from sparsesim.metrics.window import Window
@@ -29,12 +29,12 @@ def summarise(records: Records, slo: Slo | None = None, warm_up_s: float = 0.0) 
     slo = slo or Slo()
     window = Window(min(warm_up_s, records.end_s), records.end_s)
     requests = measured(records, warm_up_s)
-    good = finished(requests)
+    done = finished(requests)
     between = idle(records)
     summary: dict[str, Any] = {
-        "requests": {"completed": int(good.sum()), "failed": int((~good).sum())},
+        "requests": {"completed": int(done.sum()), "failed": int((~done).sum())},
         "outcomes": {o.name: n for o in Outcome if (n := int((requests["outcome"] == o.name).sum()))},
-        **{name: distribution(floats(requests, name)[good]) for name in LATENCIES},
+        **{name: distribution(floats(requests, name)[done]) for name in LATENCIES},
         "itl_s": token_gaps(records, warm_up_s).distribution(),
         "slo": slo_result(requests, slo),
         **_by_priority(requests, slo),
@@ -42,7 +42,7 @@ def summarise(records: Records, slo: Slo | None = None, warm_up_s: float = 0.0) 
         **_rates(records, requests, slo, window),
         **_load(records, window),
         **_energy(records, window, between),
-        "intervals": chance(requests, good),
+        "intervals": chance(requests, done),
     }
     return summary
 
@@ -63,10 +63,10 @@ def _by_priority(requests: Columns, slo: Slo) -> dict[str, Any]:
     found = {}
     for one in classes:
         own = {name: column[priority == one] for name, column in requests.items()}
-        good = finished(own)
-        counts = {"completed": int(good.sum()), "failed": int((~good).sum())}
-        latencies = {name: distribution(floats(own, name)[good]) for name in LATENCIES}
-        found[str(one)] = {"requests": counts, **latencies, "slo": slo_result(own, slo)}
+        done = finished(own)
+        counts = {"completed": int(done.sum()), "failed": int((~done).sum())}
+        latencies = {name: distribution(floats(own, name)[done]) for name in LATENCIES}
+        found[str(one)] = {"requests": counts, **latencies, "slo": slo_result(own, slo.of(one))}
     return {"by_priority": found}
 
 
@@ -82,7 +82,7 @@ def _rates(records: Records, requests: Columns, slo: Slo, window: Window) -> dic
         "requests_per_s": _per(float(finished(requests).sum()), window.length_s),
         "output_tok_per_s": _per(output, window.length_s),
         "total_tok_per_s": _per(output + prompt, window.length_s),
-        "goodput_per_s": _per(float(meets(requests, slo_terms(slo)).sum()), window.length_s),
+        "goodput_per_s": _per(float(good(requests, slo).sum()), window.length_s),
     }
 
 
@@ -129,11 +129,11 @@ def _energy(records: Records, window: Window, between: Idle) -> dict[str, Any]:
     }
 
 
-def chance(requests: Columns, good: Any) -> dict[str, dict[str, Any]]:
+def chance(requests: Columns, done: Any) -> dict[str, dict[str, Any]]:
     """Intervals of the mean latencies of one run, by batch means in order of arrival."""
     found = {}
     for name in LATENCIES:
-        interval = batch_means(floats(requests, name)[good])
+        interval = batch_means(floats(requests, name)[done])
         if interval is not None:
             low, high = interval
             found[f"{name}.mean"] = {"low": low, "high": high, "level": LEVEL, "source": "batch means of one run"}

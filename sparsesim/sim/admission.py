@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from simpy.events import Timeout
 
 from sparsesim import units
@@ -30,6 +30,12 @@ class Admission(Frozen):
 
     max_outstanding: tuple[int, ...] = ()
     max_wait: units.Seconds | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _everything_has_an_effect(self) -> Admission:
+        if not self.max_outstanding and self.max_wait is None:
+            raise ValueError("nobody is turned away: name max_outstanding or max_wait")
+        return self
 
     def limit(self, priority: int) -> int:
         """Outstanding requests at which a class is turned away."""

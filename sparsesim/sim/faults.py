@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sparsesim import units
 from sparsesim.families import Frozen
@@ -53,6 +53,15 @@ class Faults(Frozen):
     mean_time_to_repair: units.Seconds = Field(600.0, gt=0)
     restart_at: units.Seconds | None = Field(None, ge=0)
     restart_lasts: units.Seconds = Field(60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _everything_has_an_effect(self) -> Faults:
+        if not self.outages and self.mean_time_to_failure is None and self.restart_at is None:
+            raise ValueError("nothing fails: name outages, mean_time_to_failure or restart_at")
+        for beside, of in (("mean_time_to_repair", "mean_time_to_failure"), ("restart_lasts", "restart_at")):
+            if beside in self.model_fields_set and getattr(self, of) is None:
+                raise ValueError(f"{beside} has no effect without {of}")
+        return self
 
     def start(self, fleet: Fleet, seed: int) -> None:
         """Set the processes going."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,12 @@ class Transfer(Protocol):
 
 
 Done = Callable[[float], None]
+Windowed = Sequence[tuple[float, float]]
+
+
+def within(windowed: Windowed, tokens: int) -> float:
+    """Bytes of the layers that keep no more than a window."""
+    return sum(min(tokens, window) * size for window, size in windowed)
 
 
 @dataclass(frozen=True)
@@ -33,17 +39,22 @@ class PointToPoint:
     Attributes:
         latency_s: of one transfer.
         bytes_per_s: of one transfer; inf: it takes no time beyond the latency.
-        bytes_per_tok: of KV, over all layers and ranks of the replica.
+        bytes_per_tok: of KV, over all layers of unlimited attention and ranks of the replica.
+        windowed: (window, bytes per token) of the layers that keep a window.
+        state_bytes: of a sequence's fixed-size state.
 
     """
 
     latency_s: float = 0.0
     bytes_per_s: float = math.inf
     bytes_per_tok: float = 0.0
+    windowed: Windowed = ()
+    state_bytes: float = 0.0
 
     def time_s(self, tokens: int) -> float:
         """Seconds that `tokens` take."""
-        return self.latency_s + tokens * self.bytes_per_tok / self.bytes_per_s
+        size = tokens * self.bytes_per_tok + within(self.windowed, tokens) + self.state_bytes
+        return self.latency_s + size / self.bytes_per_s
 
     def send(self, env: Environment, source: int, target: int, tokens: int, now_s: float, done: Done) -> None:
         """Move the KV of `tokens`; source and target do not matter here."""
@@ -63,7 +74,9 @@ class SharedLinks:
         in_bytes_per_s: what a replica can take in.
         trunk_bytes_per_s: what can pass between the pools at once.
         latency_s: before the first byte arrives.
-        bytes_per_tok: of KV, over all layers and ranks of the replica.
+        bytes_per_tok: of KV, over all layers of unlimited attention and ranks of the replica.
+        windowed: (window, bytes per token) of the layers that keep a window.
+        state_bytes: of a sequence's fixed-size state.
 
     """
 
@@ -73,6 +86,8 @@ class SharedLinks:
     trunk_bytes_per_s: float = math.inf
     latency_s: float = 0.0
     bytes_per_tok: float = 0.0
+    windowed: Windowed = ()
+    state_bytes: float = 0.0
     _network: FluidNetwork | None = field(init=False, default=None, repr=False)
 
     def send(self, env: Environment, source: int, target: int, tokens: int, now_s: float, done: Done) -> None:
@@ -82,6 +97,8 @@ class SharedLinks:
             cards = [self.out_bytes_per_s, self.in_bytes_per_s] * self.replicas
             self._network = FluidNetwork(env, np.array([*cards, self.trunk_bytes_per_s]))
         load = np.zeros(2 * self.replicas + 1)
-        load[[2 * source, 2 * target + 1, -1]] = tokens * self.bytes_per_tok
+        load[[2 * source, 2 * target + 1, -1]] = (
+            tokens * self.bytes_per_tok + within(self.windowed, tokens) + self.state_bytes
+        )
         event = self._network.send(Flow(load, latency_s=self.latency_s))
         event.callbacks.append(lambda _: done(env.now))

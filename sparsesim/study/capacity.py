@@ -19,7 +19,7 @@ from sparsesim.errors import InfeasibleError, InputError, Problem
 from sparsesim.metrics import summarise
 from sparsesim.metrics.latency import slo_terms
 from sparsesim.scenario import Scenario
-from sparsesim.simulation import serve
+from sparsesim.serving import serve
 from sparsesim.studies import CapacityOptions
 from sparsesim.study.cases import varied
 from sparsesim.system import PoolSystem, single_pool

@@ -16,7 +16,7 @@ from sparsesim.closed_form import operating
 from sparsesim.errors import InfeasibleError, InputError
 from sparsesim.metrics import summarise
 from sparsesim.scenario import Scenario
-from sparsesim.simulation import serve
+from sparsesim.serving import serve
 from sparsesim.study.cases import varied
 from sparsesim.study.planning.curves import Load, curves, grid, priced
 from sparsesim.study.planning.finalists import Search

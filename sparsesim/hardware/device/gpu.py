@@ -60,11 +60,15 @@ class Nic(Frozen):
 
 
 class Node(Frozen):
-    """The host around the GPUs; `share` is the power of host and fans a GPU."""
+    """The host around the GPUs; `share` is the power of host and fans a GPU.
+
+    `host_link` is the bandwidth of one GPU to host memory, one direction.
+    """
 
     gpus: Figure[int]
     nics: Figure[int]
     share: Figure[units.Watts]
+    host_link: Figure[units.BytesPerSecond] | None = None
 
 
 class Coefficients(Frozen):

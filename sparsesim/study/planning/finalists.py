@@ -19,7 +19,7 @@ from sparsesim.cost.accumulate import Floats
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.metrics import summarise
 from sparsesim.scenario import Scenario
-from sparsesim.simulation import serve
+from sparsesim.serving import serve
 from sparsesim.study.cases import varied
 from sparsesim.study.planning.money import OBJECTIVES
 from sparsesim.study.planning.screen import TERMS, Family, Screened, limits_of
