@@ -1,4 +1,4 @@
-"""Write what the documents take from the code: the schema, the table of errors, the picture. Run: `make docs`.
+"""Write what documents take from the code: schema, table of errors, equations, picture (`make docs`).
 
 With `--check` nothing is written and the exit code is 1 where a document is not current. The picture is drawn, not
 checked: it comes from the quickstart's run folder.
@@ -6,12 +6,15 @@ checked: it comes from the quickstart's run folder.
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +33,32 @@ KINDS = {
     ),
 }
 """Rows of the table and the prefixes of the kernel classes behind them."""
+EQUATIONS = {
+    "Time of a kernel": (
+        "cost.forms.gemm",
+        "cost.forms.attention",
+        "cost.forms.ssm",
+        "cost.forms.moe",
+        "cost.forms.sparse_ffn",
+        "cost.forms.memory",
+        "cost.forms.collective",
+    ),
+    "Tokens per expert": ("cost.routing", "cost.network.routing", "laws"),
+    "Power and energy": ("cost.power", "metrics.energy"),
+    "Memory": ("cost.memory",),
+    "A replica without a queue": ("closed_form", "cost.steady"),
+    "Network": ("cost.network.collectives", "cost.network.moe", "cost.network.placed", "cost.network.two_batch"),
+    "Training": ("training",),
+    "Event-driven chips": (
+        "cost.neuromorphic.events",
+        "cost.neuromorphic.closed_form",
+        "cost.neuromorphic.published",
+        "cost.neuromorphic.bounds",
+        "cost.neuromorphic.fit",
+    ),
+    "Boards and consumer cards": ("cost.edge.mlc", "cost.edge.framework", "cost.edge.consumer"),
+}
+"""Sections of the page of equations and the modules whose docstrings hold them, beside the code."""
 BEGIN, END = "<!-- errors: make docs -->", "<!-- end of errors -->"
 
 
@@ -74,10 +103,49 @@ def readme() -> str:
     return f"{before}{BEGIN}\n{errors()}\n{END}{rest.partition(END)[2]}"
 
 
+def equations() -> str:
+    """The page of equations: its own introduction, then what stands at the head of each module."""
+    lines = [(ROOT / "docs/equations.head.md").read_text()]
+    for title, modules in EQUATIONS.items():
+        lines.append(f"## {title}\n")
+        for name in modules:
+            path = f"sparsesim/{name.replace('.', '/')}.py"
+            module = importlib.import_module(f"sparsesim.{name}")
+            lines += [
+                f"### [`{name}`](../{path})\n",
+                inspect.cleandoc(module.__doc__ or "") + "\n",
+                *_parameters(module),
+            ]
+    return "\n".join(lines)
+
+
+def _parameters(module: ModuleType) -> Iterator[str]:
+    """A table of the parameters of each form of a module; equal tables once."""
+    from sparsesim.cost.forms.base import Form
+
+    forms = [
+        form
+        for form in vars(module).values()
+        if inspect.isclass(form)
+        and issubclass(form, Form)
+        and form.__module__ == module.__name__
+        and hasattr(form, "op")
+    ]
+    names: dict[Any, list[str]] = {}
+    for form in forms:
+        names.setdefault(form.parameters, []).append(f"`{form.op}`")
+    for parameters, ops in names.items():
+        if not parameters:
+            continue
+        rows = [f"| `{p.name}` | {p.unit} | {p.low:g} to {p.high:g} | {p.meaning} |" for p in parameters]
+        yield "\n".join([f"| {', '.join(ops)} | unit | bounds | |", "|---|---|---|---|", *rows]) + "\n"
+
+
 def documents() -> Iterator[tuple[Path, str]]:
     """Every generated text with its place."""
     yield ROOT / "docs/schema/scenario.json", schema()
     yield ROOT / "README.md", readme()
+    yield ROOT / "docs/equations.md", equations()
 
 
 def picture() -> None:
@@ -87,7 +155,7 @@ def picture() -> None:
     from sparsesim.study.compare import run_cases, write_cases
 
     scenario = Scenario.load(ROOT / "scenarios/quickstart.yaml")
-    done, runs = run_cases([scenario], lambda name: None)
+    done, runs = run_cases([scenario], lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
         write_cases(done, runs, Path(folder))
         write_report(runs, Path(folder), scenario.title)
