@@ -44,7 +44,7 @@ COMPUTE_DTYPE: dict[str, str] = {
     "int4-g32": "bf16",
     "ternary": "bf16",
 }
-"""The dtype in which the multiply-adds of weights stored so are done where no unit takes them directly (weight-only)."""
+"""The dtype of the multiply-adds of weights stored so, where no unit takes them directly (weight-only)."""
 
 
 def column(meaning: str, unit: str = "", default: Any = dataclasses.MISSING) -> Any:

@@ -88,7 +88,7 @@ class _Routed(Op):
     load: str = column("expert load, as in moe_ffn", default="uniform")
 
     def token_bytes(self) -> float | Array:
-        """Payload of one token: fp8 carries an fp32 scale per 128 elements; 16 bytes of routing (facts: communication)."""
+        """Payload of one token: fp8 carries an fp32 scale per 128 elements; 16 bytes of routing."""
         if self.dtype == "fp8":
             return self.d_model * (1.0 + 4.0 / 128.0) + 16.0
         return self.d_model * dtype_bytes(self.dtype) + 16.0
