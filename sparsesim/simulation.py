@@ -13,11 +13,11 @@ import numpy as np
 from sparsesim.closed_form import Load, phase_steps
 from sparsesim.cost.breakdown import Step
 from sparsesim.errors import InputError, Problem
-from sparsesim.hardware.topology import own_topology
+from sparsesim.hardware.topology import Routes, own_topology
 from sparsesim.metrics import summarise
 from sparsesim.metrics.stats import flat
 from sparsesim.run import Run, simulated
-from sparsesim.scenario import Scenario
+from sparsesim.scenario import Scenario, Simulation
 from sparsesim.serving import check_effects, serve
 from sparsesim.sim.op_detail import Cluster, DetailedSteps
 from sparsesim.sim.records import Records
@@ -60,7 +60,7 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Run:
         if not replication:
             check_effects(scenario, pools, requests)
         if scenario.simulation.detail == "op":
-            detailed = detailed or detailed_steps(_only(pools), requests)
+            detailed = detailed or detailed_steps(_only(pools), requests, scenario.simulation)
         records.append(serve(scenario, pools, requests, detailed, progress, replication))
         if records[-1].partial:
             break
@@ -91,11 +91,11 @@ def pool_phases(pools: Mapping[str, PoolSystem], load: Load, running: float) -> 
     return {phase: by_pool.get(phase, by_pool.get("all", {}))[phase] for phase in ("prefill", "decode")}
 
 
-def detailed_steps(system: PoolSystem, requests: RequestTable) -> DetailedSteps:
+def detailed_steps(system: PoolSystem, requests: RequestTable, asked: Simulation) -> DetailedSteps:
     """Step costs that follow op-by-op simulations of steps with these requests' mean lengths.
 
     Raises:
-        InputError: pipeline stages, a single device, or devices that nothing links.
+        InputError: pipeline stages, a single device, devices that nothing links, or disturbances of what is not there.
 
     """
     setting = system.setting
@@ -104,9 +104,13 @@ def detailed_steps(system: PoolSystem, requests: RequestTable) -> DetailedSteps:
         raise InputError(Problem(shown, path="simulation.detail", hint="pp: 1 with tp or dp above 1, or detail: step"))
     prompt, output = float(requests.prompt_tok.mean()), float(requests.output_tok.mean())
     topology = topology_of(system.pool) or own_topology(system.gpu, setting.ranks)
-    cluster = Cluster(topology.routes(), setting.gpus_per_node, system.costs.chip.bandwidth_bytes_per_s)
+    disturbed = asked.disturbances
+    routes = Routes(disturbed.on(topology.network())) if disturbed.links else topology.routes()
+    cluster = Cluster(routes, setting.gpus_per_node, system.costs.chip.bandwidth_bytes_per_s)
     at, overlap = prompt + output / 2, system.pool.overlap
-    return DetailedSteps(system.steps, cluster, prompt, at, overlap.shared_experts, overlap.two_batch)
+    return DetailedSteps(
+        system.steps, cluster, prompt, at, overlap.shared_experts, overlap.two_batch, disturbed, asked.seed
+    )
 
 
 def _timeline(detailed: DetailedSteps, running: float) -> str:

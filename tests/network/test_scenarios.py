@@ -130,7 +130,7 @@ def test_the_all_to_all_tax_grows_with_batch_ranks_and_skew() -> None:
 )
 def test_op_detail_agrees_where_nothing_contends(deployment: dict[str, Any], load: str) -> None:
     asked = scenario(deployment=deployment, expert_load=load)
-    detailed = detailed_steps(single_pool(asked), generate(asked.workload, 0, 0, asked.folder))
+    detailed = detailed_steps(single_pool(asked), generate(asked.workload, 0, 0, asked.folder), asked.simulation)
     for phase, tokens in (("decode", 1), ("decode", 48), ("decode", 200), ("prefill", 500), ("prefill", 4096)):
         assert detailed.ratio(phase, tokens) == pytest.approx(1.0, abs=0.02)  # type: ignore[arg-type]
 
@@ -144,9 +144,38 @@ def test_op_detail_runs_a_scenario_and_keeps_its_timeline(tmp_path: Path) -> Non
     assert {"moe.dispatch", "moe.experts", "moe.combine"} <= {event["name"] for event in events}
 
 
+def disturbed(**disturbances: Any) -> float:
+    """How much longer a decode step of 64 sequences a rank takes."""
+    asked = scenario(simulation={"detail": "op", "disturbances": disturbances})
+    detailed = detailed_steps(single_pool(asked), generate(asked.workload, 0, 0, asked.folder), asked.simulation)
+    return detailed.ratio("decode", 64)
+
+
+def test_a_slow_rank_jitter_and_a_slow_link_hold_everybody_up() -> None:
+    """All wait for a rank twice as slow, but for its exchanges; of 8 log-normal factors the largest is 1 + 1.42 sigma.
+
+    Kernels between two exchanges average out in part, so that jitter costs less than that.
+    """
+    assert 1.6 < disturbed(slow_ranks={3: 2.0}) < 2.0
+    assert 1.03 < disturbed(jitter=0.1) < 1.142
+    assert disturbed(slow_links=[{"between": ["gpu2", "switch0"], "factor": 0.01}]) > 1.2
+    assert disturbed(slow_links=[{"between": ["gpu2", "switch0"], "factor": 1.0}]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_disturbances_of_what_is_not_there_are_named() -> None:
+    with pytest.raises(InputError, match="gpu9"):
+        disturbed(slow_links=[{"between": ["gpu9", "switch0"], "factor": 0.5}])
+    with pytest.raises(InputError, match="gpu1"):
+        disturbed(lost_links=[["gpu1", "switch0"]])  # the only way to it
+    with pytest.raises(InputError, match="rank 8"):
+        disturbed(slow_ranks={8: 2.0})
+    with pytest.raises(InputError, match=r"simulation.*only detail: op tells apart"):
+        scenario(simulation={"disturbances": {"jitter": 0.1}})
+
+
 def test_two_halves_do_not_interleave_perfectly_op_by_op() -> None:
     asked = scenario(deployment={"overlap": {"two_batch": True}})
-    detailed = detailed_steps(single_pool(asked), generate(asked.workload, 0, 0, asked.folder))
+    detailed = detailed_steps(single_pool(asked), generate(asked.workload, 0, 0, asked.folder), asked.simulation)
     assert 1.0 < detailed.ratio("decode", 128) < 1.3
 
 

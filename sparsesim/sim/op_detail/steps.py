@@ -20,6 +20,7 @@ from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.network.placed import PlacedCosts
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.model.arch import Batch, Chunk
+from sparsesim.sim.disturbances import Disturbances
 from sparsesim.sim.op_detail.step import Cluster, StepDetail, halved, layer_tasks, simulate_step
 from sparsesim.work import MoeCombine, MoeDispatch, Op, Task
 from sparsesim.work.collective import COLLECTIVES
@@ -40,6 +41,8 @@ class DetailedSteps:
         context_tok: that a typical decoding sequence attends to.
         overlap_shared: shared experts run while tokens are dispatched.
         two_batch: batches run as two halves.
+        disturbances: slow ranks and jitter; those of links are in the cluster.
+        seed: of the jitter.
 
     """
 
@@ -49,6 +52,8 @@ class DetailedSteps:
     context_tok: float
     overlap_shared: bool = False
     two_batch: bool = False
+    disturbances: Disturbances = Disturbances()
+    seed: int = 0
     _ratios: dict[tuple[Phase, int], float] = field(default_factory=dict, repr=False)
     _kept: dict[float, ReplicaSteps] = field(default_factory=dict, repr=False)
 
@@ -122,6 +127,7 @@ class DetailedSteps:
             overlap_shared=self.overlap_shared,
             two_batch=self.two_batch,
             routed=True,
+            change=self.disturbances.change(self.steps.setting.ranks, self.seed),
         )
 
     def _kernel_s(self, op: Op) -> NDArray[np.float64]:
