@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -25,7 +25,7 @@ Path_ = tuple[str | int, ...]
 class _Resolver(yaml.SafeLoader):
     """SafeLoader that reads only YAML 1.2's core scalars."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 the base declares it so
 
 
 for _tag, _pattern, _first in (
@@ -153,7 +153,7 @@ def _scalar(node: yaml.Node, place: str, path: Path_, problems: list[Problem]) -
 
 
 def merge(below: Document, above: Document) -> Document:
-    """`above` laid over `below`: mappings merge key by key; one that names another `kind`, and anything else, replaces."""
+    """`above` laid over `below`: mappings merge by key, one that names another `kind` and anything else replaces."""
     return Document(_merged(below.values, above.values), {**below.places, **above.places}, above.folder)
 
 

@@ -10,7 +10,7 @@ from sparsesim.loading import find
 
 
 def write_profile(name: str, base: str, folder: Path) -> Path:
-    """Write `folder`/NAME.yaml with all of the base's figures, to be edited; what was fitted on the base is transferred.
+    """Write `folder`/NAME.yaml with all of the base's figures, to be edited; what was fitted on it is transferred.
 
     Raises:
         InputError: the base is unknown, or the file exists.
