@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,16 @@ class CostModel:
 
     def cost(self, op: Op) -> Cost:
         """Seconds and joules of an op; `regime="sustained"` holds it under the power cap."""
-        priced = self._of_form(op)
         if isinstance(op, SparseFfn) and op.format == "auto":
-            either = fastest(priced, op, self._of_form)
+            either = fastest(self._of_form(self._sparse(op)), op, self._of_form)
             slower = either["dense"].time_s < either["sparse"].time_s
             return _chosen(np.where(slower, "dense", "sparse"), either)
-        return priced
+        return self._of_form(op)
+
+    def _sparse(self, op: SparseFfn) -> SparseFfn:
+        """The sparse side of an `auto` FFN: TwELL, where the choice itself was not measured."""
+        names = np.unique(FORMS[op.op].kernel_class(op))
+        return op if all(str(name) in self.fit.classes for name in names) else replace(op, format="twell")
 
     def _of_form(self, op: Op) -> Cost:
         form: Form[Any] = FORMS[op.op]

@@ -3,9 +3,9 @@
 Time: a micro-batch runs the forward kernels, then the backward ones. A product y = x W has two in its backward (for x
 and for W), each of its size; attention five products to the forward's two; a pass that reads r elements and writes w
 reads the gradient of what it wrote and what it read, and writes a gradient for each input: (2 r + w) / (r + w) of its
-bytes. Recomputing adds the layers' forward once more.
-Only the hybrid format trains sparse: otherwise FFNs run dense, whatever the activations. The loss casts the logits to fp32 and takes a softmax and its
-gradient. The optimizer's pass over its state comes once in a global batch.
+bytes. Recomputing adds the layers' forward once more. Only the hybrid format trains sparse: otherwise FFNs run dense,
+whatever the activations. The loss casts the logits to fp32 and takes a softmax and its gradient. The optimizer's pass
+over its state comes once in a global batch.
 
 Memory, bytes: states (weights in fp32 and a bf16 copy, fp32 gradients, the optimizer's moments), what autograd keeps of
 every layer until its backward, and the largest of what lives briefly: the logits (bf16, fp32, and both gradients) or

@@ -6,6 +6,7 @@ abscissa; the other differences name the lines.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,16 @@ from sparsesim.run import Run
 
 LEAST_POINTS = 3
 """Values of a number from which it is an axis."""
+TICKS = 5
+"""Labelled values of the abscissa."""
 LINES = 6
 """Lines up to which a panel stays readable."""
 ENERGY = ("j_per_tok", "j_per_output_tok")
 RATE = ("tok_per_s", "output_tok_per_s")
 UNITS = {"context": "tokens of context", "batch": "sequences in the batch", "rate": "requests/s",
          "density": "share of active neurons", "micro_batch": "sequences in a micro-batch"}  # fmt: skip
+_QUANTITY = re.compile(r"([-+0-9.eE]+) [A-Za-z]\S*")
+"""A number with its unit, as manifests write quantities: one path has one unit throughout."""
 WORTH = ("model", "deployment", "sparsity", "workload", "precision", "expert_load", "densities", "power")
 """Parts of a scenario that cases may differ in; titles and studies say nothing."""
 
@@ -64,6 +69,8 @@ def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for key, item in values.items():
             if path or key in WORTH:
                 yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(values, str) and (found := _QUANTITY.fullmatch(values)):
+        yield path, float(found[1])
     else:
         yield path, values if not isinstance(values, list) else str(values)
 
@@ -122,14 +129,16 @@ def _panel(axis: Any, of: Axis, title: str, unit: str, value: Any) -> None:
 
 
 def _ticks(axis: Any, x: Sequence[float]) -> None:
-    shown = x if len(x) <= 6 else x[:: -(-len(x) // 6)]
+    shown = x if len(x) <= TICKS else x[:: -(-len(x) // TICKS)]
     axis.set_xticks(shown, [short(v) if v >= 1 else f"{v:.2g}" for v in shown], minor=False)
     axis.minorticks_off()
 
 
 def _mark(axis: Any, lines: Sequence[Sequence[tuple[float, float]]]) -> None:
     """A ring and the abscissa where a line crosses the first one."""
-    first: dict[float, float] = dict(lines[0]) if lines else {}
+    first: dict[float, float] = {}
+    if lines:
+        first.update(lines[0])
     own = 0
     for other in lines[1:]:
         for at, value in meetings(first, dict(other)):
