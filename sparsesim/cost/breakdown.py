@@ -90,8 +90,9 @@ def mean_decode(steps: ReplicaSteps, sequences: float, first: float, last: float
 def half_width(steps: ReplicaSteps, priced: Sequence[Priced], time_s: float) -> float:
     """Half-width (log) of a step's 90 % interval.
 
-    Errors are shared within a kernel class and independent between classes and the engine's overheads, so squares of
-    share times half-width add up.
+    Errors are shared within a kernel class and independent between classes and the engine, so squares of share times
+    half-width add up. An engine's own error (of models left out of its fit) is that of the whole step, unless it runs
+    the very kernels that were measured; then it is that of its overheads.
     """
     by_class: dict[str, float] = {}
     kernels = 0.0
@@ -100,7 +101,8 @@ def half_width(steps: ReplicaSteps, priced: Sequence[Priced], time_s: float) -> 
         own = by_class.get(item.cost.kernel_class, 0.0)
         by_class[item.cost.kernel_class] = own + seconds * float(np.mean(item.cost.half_width))
         kernels += seconds
-    overhead = max(time_s - kernels, 0.0) + kernels * (steps.engine.quality.kind != "fitted")
+    own_kernels = steps.engine.quality.kind == "derived"
+    overhead = max(time_s - kernels, 0.0) if own_kernels else time_s
     parts = [weighted / time_s for weighted in by_class.values()] + [overhead / time_s * steps.engine.half_width]
     return math.sqrt(sum(part**2 for part in parts))
 

@@ -76,6 +76,7 @@ def _picture(rows: Sequence[Judged]) -> str:
     import numpy as np
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     quantities = list(dict.fromkeys((row.quantity, row.unit) for row in rows))
     columns = 3
@@ -91,6 +92,8 @@ def _picture(rows: Sequence[Judged]) -> str:
         ends = np.array([min(r.measured for r in own) / 1.3, max(r.measured for r in own) * 1.3])
         panel.loglog(ends, ends, color="0.25", linewidth=0.8)
         panel.fill_between(ends, ends / 1.15, ends * 1.15, color="0.9", zorder=0)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         panel.set(title=f"{quantity}, {unit}", xlabel="measured", ylabel="predicted")
         panel.legend(fontsize=6, frameon=False)
     for panel in panels[len(quantities) :]:
