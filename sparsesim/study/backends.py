@@ -7,6 +7,7 @@ cannot write (no shared folder) the client writes from what came back.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,7 @@ def _ray(points: list[Point], folder: Path, address: str, _jobs: int) -> Iterato
         import ray
     except ImportError:
         raise InputError("--backend ray needs the package ray: pip install 'sparsesim[ray]'") from None
+    _knock("Ray cluster", address)
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
@@ -158,6 +160,17 @@ def _ray(points: list[Point], folder: Path, address: str, _jobs: int) -> Iterato
             yield from ray.get(ended)
     finally:
         ray.shutdown()
+
+
+def _knock(what: str, address: str) -> None:
+    """Open and close a connection to HOST:PORT, which ray.init would try for a quarter of an hour."""
+    host, colon, port = address.rpartition("//")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise _unreachable(what, address, error) from None
 
 
 def _unreachable(what: str, address: str, error: BaseException) -> InputError:

@@ -98,6 +98,12 @@ def test_an_unreachable_scheduler_is_named(swept: Scenario, tmp_path: Path, monk
         sweep(swept, tmp_path, Backend.parse("dask=tcp://127.0.0.1:1"))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_an_unreachable_ray_cluster_is_named_at_once(swept: Scenario, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no Ray cluster answers at '127.0.0.1:1'"):
+        sweep(swept, tmp_path, Backend.parse("ray=127.0.0.1:1"))
+
+
 @pytest.mark.parametrize("text", ["dask", "spark=x", "local=3", "ray="])
 def test_a_backend_needs_a_known_kind_and_its_address(text: str) -> None:
     with pytest.raises(InputError, match="is no backend"):

@@ -177,8 +177,9 @@ def test_what_does_not_fit_is_counted_in_bytes(busy: dict[str, Any]) -> None:
 
 def test_nothing_fits_is_said_with_the_bytes(busy: dict[str, Any]) -> None:
     found = plan(planned({**busy, "model": "llama-3.1-405b"}, devices=1))
-    with pytest.raises(InfeasibleError, match=r"tp 1: does not fit: [\d,]+ B .* are missing"):
+    with pytest.raises(InfeasibleError, match=r"tp 1: does not fit: [\d,]+ B .* are missing") as caught:
         found.require()
+    assert "nearest feasible: from tp 1, it would fit with tp 16" in str(caught.value)
 
 
 def test_an_slo_out_of_reach_names_the_nearest_answer(busy: dict[str, Any]) -> None:
@@ -188,6 +189,7 @@ def test_an_slo_out_of_reach_names_the_nearest_answer(busy: dict[str, Any]) -> N
     with pytest.raises(InfeasibleError, match="no deployment on 4 devices") as caught:
         found.require()
     assert "TPOT" in str(caught.value)
+    assert "nearest feasible: with limits" in str(caught.value)
     assert caught.value.exit_code == 3
     assert {one.kind for one in found.reasons} <= {"tpot_s", "saturated", "invalid"}
 

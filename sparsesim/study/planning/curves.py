@@ -71,8 +71,8 @@ class Curves:
 
 
 def grid(most: int) -> Floats:
-    """0 and numbers of sequences growing by a factor of about 1.4, up to `most`."""
-    powers = np.arange(0.0, math.log2(max(most, 2)), 0.5)
+    """0 and numbers of sequences growing by about a quarter, up to `most`."""
+    powers = np.arange(0.0, math.log2(max(most, 2)), 1 / 3)
     numbers = np.unique(np.round(2.0**powers))
     return np.concatenate([[0.0], numbers[numbers < most], [float(most)]])
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.closed_form import Load, phase_steps
-from sparsesim.errors import InfeasibleError, InputError, Problem
+from sparsesim.cost.memory import check_fits
+from sparsesim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
 from sparsesim.scenario import Scenario
 from sparsesim.study.planning.finalists import Finalist, Search, name_of, rank
 from sparsesim.study.planning.launch import Launch, launches
@@ -88,6 +89,7 @@ class Plan:
             lines.append(f"  nearest: {near.name}: {miss_of(near, slo.percentile, limits_of(slo))}")
         fitting = [one for one in self.reasons if one.kind != "invalid"]
         lines += [f"  {one.family}: {one.text}" for one in fitting[:3] if near is None]
+        lines += [f"  {line}" for line in (nearest_limits(self.search), smallest_fit(self.search.families)) if line]
         lines += [f"  {change.what}: {change.choice}" for change in self.changes if change.choice]
         return lines
 
@@ -262,6 +264,39 @@ def _with_slo(family: Family, factor: float) -> Family:
     terms = {n: limit * factor for n in ("ttft", "tpot", "e2e") if (limit := getattr(slo, n)) is not None}
     scenario = family.variant.scenario.model_copy(update={"slo": slo.model_copy(update=terms)})
     return replace(family, variant=replace(family.variant, scenario=scenario))
+
+
+def nearest_limits(search: Search) -> str:
+    """By how much the SLO's limits would have to give way, by the screening."""
+    ratio = search.ratio()
+    if not np.isfinite(ratio).any():
+        c = search.candidates
+        if not len(c):
+            return ""
+        row = int(np.argmax(c.most_per_s))
+        return f"nearest feasible: up to {c.most_per_s[row]:.3g} requests/s on {name_of(c, row, _family(search, row))}"
+    row = int(np.nanargmin(np.where(np.isfinite(ratio), ratio, np.nan)))
+    name = name_of(search.candidates, row, _family(search, row))
+    return f"nearest feasible: with limits {max(ratio[row], 1.0):.2f} times as long, {name} (by the screening)"
+
+
+def smallest_fit(families: list[Family]) -> str:
+    """What would make the model fit, where it fits nowhere."""
+    lacking = [one for one in families if one.system is not None and one.plan is not None and one.missing_bytes > 0]
+    if not lacking or any(one.system is not None and one.missing_bytes == 0 for one in families):
+        return ""
+    nearest = min(lacking, key=lambda one: one.missing_bytes)
+    assert nearest.system is not None
+    assert nearest.plan is not None
+    try:
+        check_fits(nearest.plan, nearest.system.model, nearest.system.setting, nearest.system.gpu.name)
+    except DoesNotFitError as error:
+        return f"nearest feasible: from {nearest.name}, {str(error).splitlines()[-1].strip()}"
+    return ""
+
+
+def _family(search: Search, row: int) -> Family:
+    return search.families[int(search.candidates.family[row])]
 
 
 def front(search: Search, dead: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
