@@ -43,6 +43,7 @@ LENGTHS: dict[str, dict[str, Any]] = {
 WORKLOADS: dict[str, dict[str, Any]] = {
     "serving": {"arrivals": POISSON, "lengths": FIXED, "requests": 50},
     "static": {"batch": 4, "context": "100 tok"},
+    "training": {"sequence": "100 tok", "micro_batch": 4, "global_batch": 64},
 }
 WITH_LENGTHS = ("mix", "servegen", "trace")
 EVERY = [

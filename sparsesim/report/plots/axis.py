@@ -26,8 +26,15 @@ LINES = 6
 """Lines up to which a panel stays readable."""
 ENERGY = ("j_per_tok", "j_per_output_tok")
 RATE = ("tok_per_s", "output_tok_per_s")
-UNITS = {"context": "tokens of context", "batch": "sequences in the batch", "rate": "requests/s",
-         "density": "share of active neurons", "micro_batch": "sequences in a micro-batch"}  # fmt: skip
+UNITS = {
+    "context": "tokens of context",
+    "batch": "sequences in the batch",
+    "rate": "requests/s",
+    "dp": "GPUs of a replica",
+    "ep": "GPUs the experts are spread over",
+    "density": "share of active neurons",
+    "micro_batch": "sequences in a micro-batch",
+}
 _QUANTITY = re.compile(r"([-+0-9.eE]+) [A-Za-z]\S*")
 """A number with its unit, as manifests write quantities: one path has one unit throughout."""
 WORTH = ("model", "deployment", "sparsity", "workload", "precision", "expert_load", "densities", "power")
@@ -53,15 +60,27 @@ def axis_of(runs: Sequence[Run]) -> Axis | None:
     varied = [path for path in dict.fromkeys(p for one in flat for p in one) if len({_key(f, path) for f in flat}) > 1]
     numbers = {path: {f[path] for f in flat} for path in varied if all(_is_number(f.get(path)) for f in flat)}
     numbers = {path: values for path, values in numbers.items() if len(values) >= LEAST_POINTS and min(values) > 0}
-    if not numbers:
-        return None
-    chosen = max(numbers, key=lambda path: len(numbers[path]))
+    for path in sorted(numbers, key=lambda one: -len(numbers[one])):
+        lines = _lines(flat, runs, path, [other for other in varied if not _follows(flat, other, path)])
+        whole = all(len({x for x, _ in points}) == len(points) >= LEAST_POINTS for points in lines.values())
+        if whole and len(lines) <= LINES:
+            return Axis(path, lines)
+    return None
+
+
+def _lines(
+    flat: Sequence[Mapping[str, Any]], runs: Sequence[Run], path: str, others: Sequence[str]
+) -> dict[str, tuple[tuple[float, Run], ...]]:
+    """The runs by the values of the other paths, each line in the order of `path`."""
     lines: dict[str, list[tuple[float, Run]]] = {}
     for one, run in zip(flat, runs, strict=True):
-        lines.setdefault(_name(one, [p for p in varied if p != chosen]), []).append((float(one[chosen]), run))
-    ordered = {name: tuple(sorted(points, key=lambda point: point[0])) for name, points in lines.items()}
-    whole = all(len({x for x, _ in points}) == len(points) >= LEAST_POINTS for points in ordered.values())
-    return Axis(chosen, ordered) if whole and len(ordered) <= LINES else None
+        lines.setdefault(_name(one, others), []).append((float(one[path]), run))
+    return {name: tuple(sorted(points, key=lambda point: point[0])) for name, points in lines.items()}
+
+
+def _follows(flat: Sequence[Mapping[str, Any]], other: str, path: str) -> bool:
+    """Whether a path's value is given by another's: itself, or a second number varied in step with it."""
+    return len({(_key(f, path), _key(f, other)) for f in flat}) == len({_key(f, path) for f in flat})
 
 
 def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -136,9 +155,7 @@ def _ticks(axis: Any, x: Sequence[float]) -> None:
 
 def _mark(axis: Any, lines: Sequence[Sequence[tuple[float, float]]]) -> None:
     """A ring and the abscissa where a line crosses the first one."""
-    first: dict[float, float] = {}
-    if lines:
-        first.update(lines[0])
+    first = dict(lines[0]) if lines else {}
     own = 0
     for other in lines[1:]:
         for at, value in meetings(first, dict(other)):
@@ -167,8 +184,8 @@ def _energy(run: Run) -> dict[str, float]:
 def _bound(run: Run) -> dict[str, float]:
     """Shares of the first phase's time."""
     bound = run.summary.get("bound") or {}
-    first = next(iter(bound.values()), {})
-    return {name: float(value) for name, value in first.items()} if isinstance(first, Mapping) else {}
+    phases = [shares for shares in bound.values() if isinstance(shares, Mapping)]
+    return {name: float(value) for name, value in phases[0].items()} if phases else {}
 
 
 def _stacked(

@@ -15,7 +15,7 @@ from sparsesim.sim.steps import Floats
 
 FEW_DECADES = 1e3
 SERVED = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
-FIGURES = (*SERVED, "step_s", "j_per_tok")
+FIGURES = (*SERVED, "step_s", "j_per_tok", "peak_memory_bytes")
 
 
 def figure_of(summary: Mapping[str, Any], name: str) -> float | None:
@@ -82,7 +82,7 @@ def _bars(axis: Any, runs: Sequence[Run], name: str) -> None:
 def _prefixed(largest: float, unit: str) -> tuple[float, str]:
     """A prefix where the unit begins with a symbol that takes one."""
     head, slash, rest = unit.partition("/")
-    if head not in ("J", "W"):
+    if head not in ("J", "W", "B"):
         return 1.0, unit
     factor, shown = prefix(largest, head)
     return factor, f"{shown}{slash}{rest}"
