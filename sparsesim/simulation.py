@@ -106,7 +106,8 @@ def detailed_steps(system: PoolSystem, requests: RequestTable, asked: Simulation
     topology = topology_of(system.pool) or own_topology(system.gpu, setting.ranks)
     disturbed = asked.disturbances
     routes = Routes(disturbed.on(topology.network())) if disturbed.links else topology.routes()
-    cluster = Cluster(routes, setting.gpus_per_node, system.costs.chip.bandwidth_bytes_per_s)
+    adds_up = topology.fabric().in_switch_reduction
+    cluster = Cluster(routes, setting.gpus_per_node, system.costs.chip.bandwidth_bytes_per_s, adds_up)
     at, overlap = prompt + output / 2, system.pool.overlap
     return DetailedSteps(
         system.steps, cluster, prompt, at, overlap.shared_experts, overlap.two_batch, disturbed, asked.seed

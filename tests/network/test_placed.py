@@ -17,7 +17,7 @@ from sparsesim.hardware.topology import Topology, load_topology, own_topology
 from sparsesim.model.load import read_load
 from sparsesim.model.setting import Setting
 from sparsesim.model.zoo import load_model
-from sparsesim.work import Gemm, MoeCombine, MoeDispatch
+from sparsesim.work import AllReduce, Gemm, MoeCombine, MoeDispatch
 
 GPU = load_device("h100-sxm")
 MODEL = load_model("qwen3-30b-a3b")
@@ -116,6 +116,24 @@ def test_an_oversubscribed_spine_costs_time_only_when_crossed() -> None:
     together = OWN.model_copy(update={"oversubscription": 4.0})  # both nodes under the same leaves, one rail each
     same_rail = replace(dispatch(), mode="throughput")
     assert placed(topology=together).cost(same_rail).time_s == pytest.approx(placed().cost(same_rail).time_s)
+
+
+def test_collectives_feel_the_spine_and_switches_that_add_up() -> None:
+    size = 2.0**28
+    reduce, across = AllReduce(gpus=8.0, bytes=size), AllReduce(gpus=16.0, nodes=2.0, bytes=size)
+    narrow = OWN.model_copy(update={"nodes_per_leaf": 1, "oversubscription": 4.0})
+    apart = OWN.model_copy(update={"nodes_per_leaf": 1})
+    slow, level = (float(placed(topology=t).cost(across).time_s) for t in (narrow, apart))
+    link, nic = 0.8224 * 450e9, 0.97 * 50e9
+    ring = 2 * size * 15 / 16 / 8 / nic  # a ring out of every NIC, which hides the links
+    by_level = 2 * (size * 7 / 8 / link + 4 * size / 8 / 2 / nic)  # inside, then half of every shard along the rails
+    assert slow - level == pytest.approx(by_level - ring, rel=0.01)
+    adding = OWN.model_copy(update={"in_switch_reduction": True})
+    saved = float(placed().cost(reduce).time_s - placed(topology=adding).cost(reduce).time_s)
+    switch = 0.6858 * 450e9  # bus bandwidths of 370 GB/s without and 480 with, published
+    assert saved == pytest.approx(size * (2 * 7 / 8 / link - 9 / 8 / switch), rel=0.02)
+    small = AllReduce(gpus=8.0, bytes=1024.0)
+    assert placed(topology=adding).cost(small).time_s == pytest.approx(placed().cost(small).time_s)
 
 
 def test_one_island_of_72_keeps_dispatch_off_the_nics() -> None:

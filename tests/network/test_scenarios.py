@@ -126,7 +126,13 @@ def test_the_all_to_all_tax_grows_with_batch_ranks_and_skew() -> None:
 
 @pytest.mark.parametrize(
     ("deployment", "load"),
-    [({}, "uniform"), ({}, "zipf:0.8"), ({"tp": 4, "dp": 1, "ep": 1}, "uniform"), ({"dp": 16, "ep": 16}, "zipf:0.6")],
+    [
+        ({}, "uniform"),
+        ({}, "zipf:0.8"),
+        ({"tp": 4, "dp": 1, "ep": 1}, "uniform"),
+        ({"dp": 16, "ep": 16}, "zipf:0.6"),
+        ({"tp": 4, "dp": 1, "ep": 1, "topology": "nvlink-island"}, "uniform"),
+    ],
 )
 def test_op_detail_agrees_where_nothing_contends(deployment: dict[str, Any], load: str) -> None:
     asked = scenario(deployment=deployment, expert_load=load)

@@ -6,6 +6,7 @@
   More than 256 tokens a rank go between nodes by the throughput kernels, once to a node, for which nothing published
   was fitted: their figures are the form's own start. Where the hardware's own fit measured dispatch and combine, they
   take, beyond the even closed form, tokens times what the busiest port carries more than evenly.
+- Collectives keep their fitted form; beyond it an oversubscribed spine costs time, and switches that add up save some.
 - The expert kernel is that of the busiest rank: its tokens, its slots.
 
 Where hot experts lie differs from layer to layer: excess and busiest rank are means over `LAYERS` draws of the load.
@@ -25,8 +26,9 @@ from sparsesim import laws
 from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, TRANSFER_HALF_WIDTH, WIDEN_PER_OCTAVE
 from sparsesim.cost.forms import FORMS
 from sparsesim.cost.kernel import Cost, CostModel
+from sparsesim.cost.network.collectives import spread, time_s
 from sparsesim.cost.network.expert_parallel import ExpertParallel
-from sparsesim.cost.network.fitted import load_kernel_fit
+from sparsesim.cost.network.fitted import load_kernel_fit, load_protocol
 from sparsesim.cost.network.moe import LOW_LATENCY_TOK, ExpertKernel, Loads, Mode, dispatch_loads
 from sparsesim.cost.network.overlap import exposed
 from sparsesim.cost.network.placement import Placement
@@ -45,6 +47,8 @@ LAYERS = 8
 ISLAND, DOMAIN = "h800-deepep", "gb200-nvl72"
 """Fits of dispatch and combine: on nodes of up to eight joined by NICs, and inside larger NVLink domains."""
 ISLAND_GPUS = 8
+LIBRARY = "h100-nccl"
+"""Fit of what a communication library achieves of nominal bandwidths."""
 MEASURED_NODES = 8
 """Nodes up to which `ISLAND` was measured; beyond, the interval widens by half per doubling (facts: kernel forms)."""
 
@@ -133,7 +137,28 @@ class PlacedCosts(CostModel):
             return self._routed(op)
         if isinstance(op, MoeFfn) and op.ep > 1:
             return super().cost(self._busiest(op))
+        if isinstance(op, Collective):
+            return self._collective(op)
         return super().cost(op)
+
+    def _collective(self, op: Collective) -> Cost:
+        """Beyond the fitted form what the fabric changes: an oversubscribed spine, switches that add up.
+
+        The difference of the fastest algorithms with and without; ranks that do not fill nodes evenly have none.
+        """
+        even, plain = (
+            super().cost(op),
+            replace(self.fabric, oversubscription=1.0, penalty=1.0, in_switch_reduction=False),
+        )
+        ranks, nodes = (round(float(np.max(np.asarray(n)))) for n in (op.gpus, op.nodes))
+        if plain == self.fabric or ranks == 1 or ranks % nodes:
+            return even
+        own, level = (
+            time_s(op.op, np.asarray(op.bytes, np.float64), spread(ranks, fabric, nodes), load_protocol(LIBRARY))
+            for fabric in (self.fabric, plain)
+        )
+        time = np.where(even.time_s > 0, np.maximum(even.time_s + own - level, own), 0.0)
+        return replace(even, time_s=time, static_j=self.power.static_w * time)
 
     def _exposed(self, dispatch: Cost, behind: list[Task]) -> Cost:
         """What kernels that run meanwhile leave of a dispatch."""

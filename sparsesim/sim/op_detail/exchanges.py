@@ -28,7 +28,7 @@ class Exchanges:
     `alone_s(op)` is the closed form: no exchange is faster, and none slower unless links are contended. `groups` holds
     the devices of every group of ranks that talk, by their size `[groups, size]`: tensor-parallel groups for
     collectives, expert-parallel ones for dispatch and combine; `ranks` run on the network's first devices. `tokens` by
-    rank of a dispatch replaces the op's.
+    rank of a dispatch replaces the op's. `in_switch`: the nodes' switches add up.
     """
 
     routes: Routes
@@ -38,6 +38,7 @@ class Exchanges:
     ranks: int
     visits: Visits | None = None
     tokens: Floats | None = None
+    in_switch: bool = False
     _cache: dict[str, Exchange] = field(default_factory=dict, repr=False)
 
     def __call__(self, task: Task) -> Exchange:
@@ -96,6 +97,10 @@ class Exchanges:
         total = np.asarray(sum(stages, np.zeros_like(stages[0])))
         return total if isinstance(op, MoeDispatch) else total.T
 
+    def _passes(self, ranks: int, nodes: int) -> float:
+        """How often an all-reduce sends its buffer: a switch that adds up gets it once and sends every shard back."""
+        return min(2.0, (ranks + 1.0) / (ranks - 1.0)) if self.in_switch and nodes == 1 else 2.0
+
     def _even(self, op: Op, group: Ints) -> Floats:
         """Bytes from rank to rank of a collective: inside nodes and along rails, or to everybody."""
         n = len(group)
@@ -109,8 +114,8 @@ class Exchanges:
         if isinstance(op, AllToAll):
             matrix = np.full((n, n), size * float(np.asarray(op.skew)) / n)
         else:
-            passes = 2.0 if isinstance(op, AllReduce) else 1.0
             nodes = len(np.unique(node))
+            passes = self._passes(n, nodes) if isinstance(op, AllReduce) else 1.0
             inside = np.equal.outer(node, node) * (passes * size * nodes / n)
             along = np.equal.outer(rail, rail) * ~np.equal.outer(node, node) * (passes * size / n)
             matrix = inside + along

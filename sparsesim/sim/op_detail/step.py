@@ -37,11 +37,15 @@ Experts = Mapping[tuple[int, int], ExpertParallel]
 
 @dataclass(frozen=True, eq=False)
 class Cluster:
-    """What the ranks share: the routed network (the first tp*dp devices hold the ranks), and each one's memory."""
+    """What the ranks share: the routed network (the first tp*dp devices hold the ranks), and each one's memory.
+
+    `in_switch`: the nodes' switches add up, so that an all-reduce inside a node sends less.
+    """
 
     routes: Routes
     gpus_per_node: int
     memory_bytes_per_s: float
+    in_switch: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +214,7 @@ class _StepCosts:
             groups,
             setting.ranks,
             group.visits if group else None,
+            in_switch=self.cluster.in_switch,
         )
 
     def _alone_s(self, op: Op, group: ExpertParallel | None) -> float:

@@ -22,7 +22,7 @@ from sparsesim.cost.step import ReplicaSteps
 from sparsesim.model.arch import Batch, Chunk
 from sparsesim.sim.disturbances import Disturbances
 from sparsesim.sim.op_detail.step import Cluster, StepDetail, halved, layer_tasks, simulate_step
-from sparsesim.work import MoeCombine, MoeDispatch, Op, Task
+from sparsesim.work import MoeFfn, Op, Task
 from sparsesim.work.collective import COLLECTIVES
 
 Phase = Literal["prefill", "decode"]
@@ -132,9 +132,9 @@ class DetailedSteps:
 
     def _kernel_s(self, op: Op) -> NDArray[np.float64]:
         """Seconds of an op, dispatch and combine with their skew, experts with even routing."""
-        if isinstance(op, MoeDispatch | MoeCombine):
-            return self._first_draw(hidden=False).cost(op).time_s
-        return CostModel.cost(self.steps.costs, op).time_s
+        if isinstance(op, MoeFfn):
+            return CostModel.cost(self.steps.costs, op).time_s
+        return self._first_draw(hidden=False).cost(op).time_s
 
     def _first_draw(self, *, hidden: bool) -> CostModel:
         costs = self.steps.costs
