@@ -112,11 +112,16 @@ def _name(flat: Mapping[str, Any], paths: Sequence[str]) -> str:
 
 
 def axis_figure(axis: Axis) -> Any:
-    """Time and energy per token over the axis; a single line gets its energy by component beneath."""
-    single = len(axis.lines) == 1
-    made, axes = style.figure(2 if single else 1, 2, 5.6 if single else 3.2)
+    """Time, energy and peak memory over the axis; a single line gets its energy by component beneath."""
+    trained = all("peak_memory_bytes" in run.summary for points in axis.lines.values() for _, run in points)
+    single = len(axis.lines) == 1 and not trained
+    made, axes = style.figure(2 if single else 1, 3 if trained else 2, 5.6 if single else 3.2)
     _panel(axes[0, 0], axis, "Time per token", "us", lambda run: _first(run, RATE, lambda v: 1e6 / v))
     _panel(axes[0, 1], axis, "Energy per token", "mJ", lambda run: _first(run, ENERGY, lambda v: 1e3 * v))
+    if trained:
+        _panel(
+            axes[0, 2], axis, "Peak memory", "GB", lambda run: _first(run, ("peak_memory_bytes",), lambda v: v / 1e9)
+        )
     if single:
         points = next(iter(axis.lines.values()))
         _stacked(axes[1, 0], axis, [(x, _energy(run)) for x, run in points], "Energy by component", style.COMPONENTS)
