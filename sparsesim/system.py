@@ -153,6 +153,9 @@ def gpu_of(hardware: Hardware) -> Gpu:
     device = load_device(hardware.name)
     if not isinstance(device, Gpu):
         raise InputError(Problem(f"{device.name} is {device.kind}: serving runs on GPUs", path="deployment.hardware"))
+    if hardware.chips is not None:
+        hint = "replicas and tp say how many GPUs there are"
+        raise InputError(Problem(f"{device.name} is not counted in chips", path="deployment.hardware.chips", hint=hint))
     return device.in_mode(hardware.mode) if hardware.mode else device
 
 

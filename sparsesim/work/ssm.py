@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from sparsesim.work.base import Array, Op, column, dtype_bytes
 
+ELEMENTWISE = ("mamba1", "mlgru", "s4d", "rg_lru")
+"""Recurrences whose decay differs by element, so that no chunk of them is a matrix product."""
 CHUNK_TOK = 64.0
 """Tokens a chunked scan handles as one block of matrix products (facts: chunks = ceil(S/64))."""
 
@@ -40,10 +42,14 @@ class SsmScan(_Recurrence):
     op: ClassVar[str] = "ssm_scan"
 
     def flop(self) -> Array:
-        """Within a chunk of c tokens 2c(N + P) per token and head; the state's update and reading 4 N P.
+        """By chunks where the decay is one number a head, element by element where it is one an element.
 
-        N: state, P: head_dim (the SSD form of Mamba-2, arXiv 2405.21060 section 6).
+        Chunks of c tokens: 2c(N + P) per token and head inside, 4 N P for the state's update and reading (N: state, P:
+        head_dim; the SSD form of Mamba-2, arXiv 2405.21060 section 6). Elements (Mamba-1's selective scan, arXiv
+        2312.00752 section 3.3): discretising, decay, input, sum and reading are 9 per element of the state.
         """
+        if self.kind in ELEMENTWISE:
+            return 9.0 * self.batch * self.tokens * self.heads * self.state * self.head_dim
         inside = 2.0 * CHUNK_TOK * (self.state + self.head_dim)
         through = 4.0 * self.state * self.head_dim
         return self.batch * self.tokens * self.heads * (inside + through)

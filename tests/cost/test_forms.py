@@ -153,3 +153,11 @@ def test_skew_costs_and_never_saves(chip: Chip) -> None:
     skews = np.linspace(1.0, 1.9, 30)
     times = seconds(AllToAll(gpus=4.0, bytes=1e8, skew=skews), chip)
     assert (np.diff(times) >= -1e-12).all()
+
+
+def test_a_selective_scan_is_counted_by_elements_of_its_state() -> None:
+    """Mamba-1: 9 FLOP for each of tokens x channels x state elements; 8 x 1000 x 5120 x 16 of them."""
+    scan = SsmScan(batch=8.0, tokens=1000.0, heads=5120.0, head_dim=1.0, state=16.0, kind="mamba1")
+    assert scan.flop() == 9 * 8 * 1000 * 5120 * 16
+    chunked = dataclasses.replace(scan, kind="mamba2")
+    assert chunked.flop() > 10 * scan.flop()
