@@ -2,12 +2,13 @@
 
 All finalists of a variant serve the same requests (common random numbers). The next one is the cheapest that is
 predicted to meet the SLO; predictions are corrected by the median of simulated over predicted percentiles so far. Once
-one has met it, candidates that would be better still are tried in order of how near they are, then equals of the best.
+one has met it, candidates that would be better still, in order of how near they are, take turns with its equals.
 A batch limit that was never reached changes nothing: such twins are not simulated again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +28,11 @@ from sparsesim.system import single_pool
 
 SLIGHT = 1e-9
 """Relative difference of objectives below which two candidates are equal."""
+CREDIBLE = 2.0
+"""Factor up to which other layouts' errors of prediction are taken for a layout's own."""
 WORTH = 2.0
-"""A candidate predicted to miss the SLO by more than this factor is not simulated once another one meets it."""
+"""A candidate predicted to miss the SLO by more than this factor is not simulated once another one meets it: the
+shipped plans' predictions are within it of what was simulated."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,37 @@ class Search:
         return np.asarray(by_family[self.candidates.family])
 
     def correction(self) -> Floats:
-        """Median of simulated over predicted percentiles of TTFT, TPOT and end-to-end time."""
-        if not self.done:
-            return np.ones(len(TERMS)) if self.corrections is None else self.corrections
-        seen = np.stack([one.measured for one in self.done]) / self.candidates.high[[one.row for one in self.done]]
-        usable = np.where(np.isfinite(seen) & (seen > 0), seen, 1.0)
-        return np.asarray(np.exp(np.median(np.log(usable), axis=0)))
+        """Simulated over predicted percentiles, [candidates, 3]: a family's median, else that of all in `CREDIBLE`.
+
+        What one layout taught is not carried to the others whole: it may have met a limit that they do not have.
+        """
+        if self.corrections is not None:
+            return self.corrections[self.candidates.family]
+        by_family = np.ones((len(self.families), len(TERMS)))
+        if self.done:
+            rows = [one.row for one in self.done]
+            seen = np.stack([one.measured for one in self.done]) / self.candidates.high[rows]
+            logs = np.log(np.where(np.isfinite(seen) & (seen > 0), seen, 1.0))
+            limit = math.log(CREDIBLE)
+            by_family[:] = np.exp(np.clip(np.median(logs, axis=0), -limit, limit))
+            of = self.candidates.family[rows]
+            for number in np.unique(of).tolist():
+                by_family[number] = np.exp(np.median(logs[of == number], axis=0))
+        return np.asarray(by_family[self.candidates.family])
+
+    def by_family(self) -> Floats:
+        """The corrections of every family, [families, 3], to be used on another table."""
+        found = np.ones((len(self.families), len(TERMS)))
+        found[self.candidates.family] = self.correction()
+        return found
+
+    def corrected(self) -> Floats:
+        """Predicted percentiles corrected by what was simulated, [candidates, 3]; infinite where nothing is served."""
+        return np.asarray(self.candidates.high * self.correction())
 
     def ratio(self) -> Floats:
-        """Largest predicted percentile over its limit, corrected by what was simulated, [candidates]."""
-        predicted = np.where(np.isfinite(self.candidates.high), self.candidates.high, 1e300) * self.correction()
+        """Largest corrected percentile over its limit, [candidates]."""
+        predicted = np.minimum(self.corrected(), 1e300)
         ratio = (predicted / self.limits()).max(axis=1, initial=0.0)
         return np.where(self.candidates.saturated, np.inf, ratio)
 
@@ -107,10 +132,13 @@ class Search:
             return _lowest(likely, goal, energy) if likely.any() else _lowest(left, ratio, goal)
         reach = best.objectives[self.column] * (1 - SLIGHT)
         better = left & (goal < reach) & (ratio < WORTH)
-        if better.any():
-            return _lowest(better, np.round(np.maximum(ratio, 1.0), 2), goal)
         likely = left & (ratio <= 1)
-        return _lowest(likely, goal, energy) if likely.any() else None
+        if better.any() and (len(self.done) % 2 or not likely.any()):
+            return _lowest(better, np.round(np.maximum(ratio, 1.0), 2), goal)
+        if likely.any():
+            return _lowest(likely, goal, energy)
+        near = left & (ratio < WORTH)
+        return _lowest(near, np.round(ratio, 2), goal) if near.any() else None
 
     def simulate(self, row: int, told: Callable[[str], None]) -> Finalist:
         """Serve the variant's requests with one candidate."""

@@ -4,16 +4,18 @@ The number B of decoding sequences solves B = lam (o - 1) T(1 + B) / (1 - lam D(
 the layout's curves. Prompts-first schedulers (SGLang) let decoding pause: D is then the whole of a prompt's own time.
 
 Percentiles, which the closed form does not have, are predicted for ranking only; simulation decides. The batch and the
-number of prompts that a request meets are taken as Poisson, a prompt waits as in an M/G/1 queue with the prompts'
-own times.
+number of prompts that a request meets are taken as Poisson; a prompt waits for the prompts before it as in an M/G/1
+queue, and for a place in the batch as in an M/M/c queue (Halfin and Whitt, Operations Research 29, 1981).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from sparsesim.cost.accumulate import Floats
 from sparsesim.metrics.energy import CLOCK_HOLD_S
@@ -79,7 +81,7 @@ def operate(curves: Curves, demand: Demand, rate: Floats, most: Floats, budget: 
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     running = np.where(saturated, most, (low + high) / 2)
     served = np.where(saturated, most_per_s, rate)
-    return _points(seen, demand, served, running, most_per_s, saturated)
+    return _points(seen, demand, served, running, most, most_per_s, saturated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def _points(
     demand: Demand,
     rate: Floats,
     running: Floats,
+    most: Floats,
     most_per_s: Floats,
     saturated: npt.NDArray[np.bool_],
 ) -> Points:
@@ -131,7 +134,8 @@ def _points(
     crowded = seen.decode(1 + running + z * np.sqrt(running))
     met = np.maximum(rate * tokens * tpot, 1e-9)
     high_tpot = crowded / np.maximum(1 - slower * (1 + z / np.sqrt(met)), 0.02)
-    high_ttft = ttft + own * (demand.long_prompt - 1) + _waiting(rate * own, own, demand)
+    queued = _waiting(rate * own, own, demand) + _places(running, most, tpot * tokens, demand)
+    high_ttft = ttft + own * (demand.long_prompt - 1) + queued
     infinite = np.where(saturated, np.inf, 1.0)
     return Points(
         running=running,
@@ -140,7 +144,7 @@ def _points(
         e2e_s=ttft + tpot * tokens,
         high_ttft_s=high_ttft * infinite,
         high_tpot_s=np.maximum(high_tpot, tpot),
-        high_e2e_s=(ttft + tpot * tokens * demand.long_output) * infinite,
+        high_e2e_s=(high_ttft + tpot * tokens * demand.long_output) * infinite,
         power_w=_watts(seen, rate, running, own, decoding),
         most_per_s=most_per_s,
         saturated=saturated,
@@ -154,6 +158,16 @@ def _waiting(load: Floats, own_s: Floats, demand: Demand) -> Floats:
     beyond = 1 - demand.percentile / 100
     tail = np.log(np.maximum(load, 1e-12) / max(beyond, 1e-6))
     return np.asarray(np.maximum(mean_if_any * tail, 0.0))
+
+
+def _places(running: Floats, most: Floats, held_s: Floats, demand: Demand) -> Floats:
+    """The percentile of the wait for one of `most` places that `running` sequences hold for `held_s` each."""
+    left = np.maximum(most - running, 1e-9)
+    beta = left / np.sqrt(np.maximum(running, 1e-9))
+    density = np.exp(-(np.minimum(beta, 30.0) ** 2) / 2) / math.sqrt(2 * math.pi)
+    chance = 1 / (1 + beta * ndtr(beta) / np.maximum(density, 1e-300))
+    beyond = max(1 - demand.percentile / 100, 1e-6)
+    return np.asarray(np.maximum(held_s / left * np.log(np.maximum(chance, 1e-300) / beyond), 0.0))
 
 
 def _watts(seen: _Seen, rate: Floats, running: Floats, own: Floats, decoding: Floats) -> Floats:

@@ -24,7 +24,7 @@ class Reason:
 
     Kinds: winner, invalid (layout and model do not go together), memory (`by` bytes a device are missing), saturated
     (`by` requests/s too few), ttft_s, tpot_s, e2e_s (`by` seconds above the limit), dominated (`by` of the objective
-    above the winner's), unknown (left unsimulated when the search ended without an answer).
+    above the winner's), unknown (may be as good, left unsimulated).
     """
 
     family: str
@@ -122,6 +122,9 @@ def _dominated(
     by = value - best
     if abs(by) <= 1e-6 * abs(best):
         more = energy - winner.objectives["j_per_output_tok"]
+        if more < 0 and how == "estimated":
+            text = f"equal in {label.lower()}, {energy:.3g} J/tok (estimated), {more:.2g} on the winner; not simulated"
+            return Reason(family.name, "unknown", text, 0.0, len(rows))
         text = f"dominated: equal in {label.lower()}, {energy:.3g} J/tok ({how}), {more:+.2g} J/tok on the winner"
         return Reason(family.name, "dominated", text, 0.0, len(rows))
     amount = f"{label.lower()} {value:.4g} {unit}".strip()
@@ -140,7 +143,7 @@ def _missed_simulated(family: Family, simulated: list[Finalist], count: int) -> 
 def _missed(search: Search, family: Family, rows: npt.NDArray[np.intp], what: str) -> Reason:
     """The candidate nearest to the limits, by its means or by its predicted percentiles."""
     limits = limits_of(family.variant.scenario.slo)
-    values = getattr(search.candidates, what)
+    values = search.candidates.mean if what == "mean" else search.corrected()
     row = rows[np.argmin((values[rows] / limits).max(axis=1))]
     name, over = worst(values[row], limits)
     percentile = family.variant.scenario.slo.percentile

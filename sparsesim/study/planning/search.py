@@ -24,6 +24,8 @@ from sparsesim.system import background, single_pool
 
 Told = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much (0: not known)."""
+EARLY_S = 0.6
+"""Seconds of screening after which the best so far is told: with Python's start, within two seconds."""
 SLO_FACTORS = (0.5, 2.0)
 """Multiples of every limit of the SLO, the same."""
 
@@ -119,6 +121,7 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
     known: list[Family] = []
     tables: list[Screened] = []
     clock.lap("space")
+    begin, early = time.perf_counter(), False
     try:
         for family in families(over):
             known.append(replace(family, number=len(known)))
@@ -126,6 +129,9 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
             if table is not None:
                 tables.append(table)
             told("screening", sum(map(len, tables)), 0)
+            if tables and not early and time.perf_counter() - begin > EARLY_S:
+                early = True
+                told(f"so far: {_guess(known, tables, over, time.perf_counter() - begin)}", 0, 0)
     except KeyboardInterrupt:
         partial = True
     clock.lap("screening")
@@ -161,6 +167,13 @@ def _simulate(search: Search, dead: npt.NDArray[np.bool_], finalists: int, told:
     except KeyboardInterrupt:
         return True
     return False
+
+
+def _guess(known: list[Family], tables: list[Screened], over: Space, seconds: float) -> str:
+    """What is best of the layouts screened so far."""
+    everything = joined(tables)
+    search = Search(known, everything.take(np.flatnonzero(everything.load == 1.0)), over.options.objective)
+    return _first(search, ruled_out(known, search.candidates), seconds)
 
 
 def _first(search: Search, dead: npt.NDArray[np.bool_], seconds: float) -> str:
@@ -245,7 +258,7 @@ def changes(everything: Screened, search: Search, winner: Finalist | None) -> li
 
 def _again(search: Search, candidates: Screened) -> Search:
     """Another table under the corrections of the finalists."""
-    return replace(search, candidates=candidates, corrections=search.correction(), done=[], twins={})
+    return replace(search, candidates=candidates, corrections=search.by_family(), done=[], twins={})
 
 
 def _choice(what: str, search: Search, dead: npt.NDArray[np.bool_], family: int) -> Change:
