@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sparsesim.work.base import Array, Op, column, dtype_bytes
 
-ELEMENTWISE = ("mamba1", "mlgru", "s4d", "rg_lru")
+ELEMENTWISE = ("mamba1", "mlgru")
 """Recurrences whose decay differs by element, so that no chunk of them is a matrix product."""
 CHUNK_TOK = 64.0
 """Tokens a chunked scan handles as one block of matrix products (facts: chunks = ceil(S/64))."""
