@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,23 @@ def _static(scenario: Scenario, system: PoolSystem, workload: Static) -> Run:
         "intervals": {"step_s": {"low": bounds[0], "high": bounds[1], "level": 0.9, "source": "kernel classes"}},
     }
     phases: dict[str, Step] = {workload.phase: one}
-    return completed("estimate", scenario, summary, {}, background(scenario, {"all": system}, phases))
+    rests_on = background(scenario, {"all": system}, phases)
+    rests_on = replace(rests_on, assumptions=[*rests_on.assumptions, *_beyond(system, workload, held)])
+    return completed("estimate", scenario, summary, {}, rests_on)
+
+
+def _beyond(system: PoolSystem, workload: Static, held: int) -> list[str]:
+    """In which way a step lies outside of what the deployment could run; it is costed all the same."""
+    plan, context = system.memory, float(workload.context)
+    sequences = held * system.setting.dp * system.setting.pp
+    needed = sequences * math.ceil(context / plan.block_tok) * len(plan.kv_windows)
+    lines = []
+    if needed > plan.kv_blocks:
+        lines.append(f"{system.model.name}: the batch needs {needed:,} KV blocks, the replica holds {plan.kv_blocks:,}")
+    if context > system.model.max_context:
+        most = system.model.max_context
+        lines.append(f"{system.model.name}: {context:,.0f} tok of context, beyond the model's {most:,} tok")
+    return lines
 
 
 def phase_steps(system: PoolSystem, load: Load, running: float) -> dict[str, Step]:

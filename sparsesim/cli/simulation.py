@@ -167,6 +167,9 @@ def _answer(
         _print_csv(runs)
         return
     _print_tables(runs, ops)
+    if ops:
+        for line in dict.fromkeys(line for run in runs for line in run.manifest.get("assumptions", ())):
+            typer.echo(f"assumed: {line}", err=True)
     if folder is not None and not quiet:
         typer.echo(f"report: {folder / 'report.html'}", err=True)
 
