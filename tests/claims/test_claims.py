@@ -8,6 +8,7 @@ import pytest
 
 from sparsesim.study.claims import CLAIMS, Claim, Row, table
 from sparsesim.study.claims.base import crossing
+from sparsesim.study.claims.experts import measured_pairs
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
@@ -76,9 +77,9 @@ def test_hybrids_stand_between_transformer_and_state_space_model() -> None:
 def test_experts_save_less_energy_than_parameters_in_every_measured_pair() -> None:
     found = _rows("4c.")
     active = found["qwen3-30b-a3b over qwen3-32b: active parameters"]
-    measured = [value for name, value in found.items() if name.startswith("measured")]
-    assert len(measured) >= 3
-    assert all(value > 2 * active for value in measured)
+    shares = [value for name, value in found.items() if name.startswith("energy a token")]
+    assert len(shares) == len(list(measured_pairs())) >= 3
+    assert all(value > 2 * active for value in (*shares, *(share for _, share in measured_pairs())))
 
 
 def test_the_bottleneck_of_prefill_moves_to_the_network_with_more_nodes() -> None:

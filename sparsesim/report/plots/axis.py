@@ -22,6 +22,8 @@ LEAST_POINTS = 3
 """Values of a number from which it is an axis."""
 TICKS = 5
 """Labelled values of the abscissa."""
+NARROW = 4.0
+"""Range of values below which ticks are round numbers at even distances instead of 1, 2 and 5."""
 LINES = 6
 """Lines up to which a panel stays readable."""
 ENERGY = ("j_per_tok", "j_per_output_tok")
@@ -135,6 +137,8 @@ def _first(run: Run, names: Sequence[str], scaled: Any) -> float | None:
 
 
 def _panel(axis: Any, of: Axis, title: str, unit: str, value: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     curves = {name: [(x, value(run)) for x, run in points] for name, points in of.lines.items()}
     known = {name: [(x, y) for x, y in points if y] for name, points in curves.items()}
     for case, (name, points) in enumerate(known.items()):
@@ -146,6 +150,8 @@ def _panel(axis: Any, of: Axis, title: str, unit: str, value: Any) -> None:
     _ticks(axis, sorted({x for points in known.values() for x, _ in points}))
     values = [y for points in known.values() for _, y in points]
     plain_ticks(axis.yaxis, few=max(values, default=1.0) < 1e2 * min(values, default=1.0))
+    if max(values, default=1.0) < NARROW * min(values, default=1.0):
+        axis.yaxis.set_major_locator(MaxNLocator(TICKS))
     _mark(axis, list(known.values()))
     style.labels(axis, x=of.label, y=unit, title=title)
     if len(known) > 1:
