@@ -102,7 +102,20 @@ def estimate(scenario: Scenario) -> Run:
         "scope": "gpu",
         "intervals": intervals(at, phases),
     }
-    return completed("estimate", scenario, summary, {}, background(scenario, {"all": system}, phases))
+    rests_on = background(scenario, {"all": system}, phases)
+    rests_on = replace(rests_on, assumptions=[*rests_on.assumptions, *left_out(scenario)])
+    return completed("estimate", scenario, summary, {}, rests_on)
+
+
+def left_out(scenario: Scenario) -> list[str]:
+    """What the scenario asks for that only the simulation takes into account, in sentences."""
+    deployment = scenario.deployment
+    keys = [f"deployment.{name}" for name in ("faults", "autoscale", "admission") if getattr(deployment, name)]
+    keys += ["deployment.memory.prefix_cache"] if deployment.memory.prefix_cache else []
+    names = ("speculation", "preemption", "policy")
+    keys += [f"deployment.scheduler.{name}" for name in names if name in deployment.scheduler.model_fields_set]
+    keys += ["slo.classes"] if scenario.slo.classes else []
+    return [f"the closed form takes no account of {', '.join(keys)}: the simulation does"] if keys else []
 
 
 def intervals(at: Operating, phases: Mapping[str, Step]) -> dict[str, dict[str, Any]]:

@@ -181,7 +181,8 @@ def single_pool(scenario: Scenario) -> PoolSystem:
     """
     pools = systems(scenario)
     if set(pools) != {"all"}:
-        raise InputError(Problem("prefill and decode pools are simulated, not estimated", path="deployment.pools"))
+        text = "prefill and decode pools are simulated, not estimated: no closed form hands requests on"
+        raise InputError(Problem(text, path="deployment.pools", hint="sparsesim run"))
     return pools["all"]
 
 
