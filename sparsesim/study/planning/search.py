@@ -85,6 +85,8 @@ class Plan:
     def infeasible(self) -> list[str]:
         """What is missing, in sentences."""
         lines = [f"no deployment on {self.space.devices} devices meets what was asked"]
+        if self.partial:
+            lines = ["interrupted before a deployment was found that meets what was asked"]
         near = self.nearest
         if near is not None:
             slo = near.scenario.slo
@@ -290,7 +292,9 @@ def nearest_limits(search: Search) -> str:
         return f"nearest feasible: up to {c.most_per_s[row]:.3g} requests/s on {name_of(c, row, _family(search, row))}"
     row = int(np.nanargmin(np.where(np.isfinite(ratio), ratio, np.nan)))
     name = name_of(search.candidates, row, _family(search, row))
-    return f"nearest feasible: with limits {max(ratio[row], 1.0):.2f} times as long, {name} (by the screening)"
+    if ratio[row] <= 1:
+        return f"not simulated, but predicted to meet the SLO: {name}"
+    return f"nearest feasible: with limits {ratio[row]:.2f} times as long, {name} (by the screening)"
 
 
 def smallest_fit(families: list[Family]) -> str:
