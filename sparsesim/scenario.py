@@ -45,9 +45,6 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-HardwareField = Annotated[Hardware, BeforeValidator(_named)]
-
-
 class _OrWord:
     """Says in the schema that a word with values is accepted too."""
 
@@ -62,6 +59,7 @@ def _load(value: Any) -> ExpertLoad:
         raise ValueError(str(error)) from None
 
 
+HardwareField = Annotated[Hardware, BeforeValidator(_named), _OrWord()]
 ExpertLoadField = Annotated[ExpertLoad, BeforeValidator(_load), _OrWord()]
 
 

@@ -25,6 +25,15 @@ class Workload(Member, family="sparsesim.workload.kinds"):
             value = {"kind": DEFAULT_KIND, **value}
         return super().resolve(value)
 
+    @classmethod
+    def _choices(cls) -> list[dict[str, Any]]:
+        """As every family's; the default kind may be left out."""
+        choices = super()._choices()
+        for choice in choices:
+            if choice["properties"]["kind"]["const"] == DEFAULT_KIND:
+                choice["required"].remove("kind")
+        return choices
+
     @abstractmethod
     def table(self, streams: Streams, folder: Path | None) -> RequestTable:
         """The requests of one run."""
