@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -240,13 +240,23 @@ def _case_rows(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shown = [name for name in FIGURES if any(name in found for found in every)]
     rows = []
     for case, found in zip(cases, every, strict=True):
-        row: dict[str, Any] = {path.rpartition(".")[2]: str(value) for path, value in case["set"].items()}
+        row: dict[str, Any] = {_label(path, case["set"]): str(value) for path, value in case["set"].items()}
         row |= {name: found.get(name) for name in shown}
         slo = (case.get("summary") or {}).get("slo")
         row |= {"slo": "met" if slo["met"] else "missed"} if slo else {}
         rows.append(row | ({"error": case["error"].partition("\n")[0]} if "error" in case else {}))
     names = list(dict.fromkeys(name for row in rows for name in row))
     return [{name: row.get(name) for name in names} for row in rows]
+
+
+def _label(path: str, paths: Iterable[str]) -> str:
+    """The last words of a path that no other one ends with."""
+    words = path.split(".")
+    for count in range(1, len(words)):
+        label = ".".join(words[-count:])
+        if sum(other == label or other.endswith(f".{label}") for other in paths) == 1:
+            return label
+    return path
 
 
 FIGURES = (

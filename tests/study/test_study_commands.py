@@ -47,6 +47,15 @@ def test_sweep_answers_with_a_row_a_point(values: dict[str, Any], tmp_path: Path
     assert [row.partition(",")[0] for row in rows] == ["5 /s", "10 /s", "20 /s"]
 
 
+def test_axes_that_end_alike_have_columns_of_their_own(values: dict[str, Any], tmp_path: Path) -> None:
+    pool = {"hardware": "h100-sxm"}
+    values["deployment"] = {"pools": {"prefill": pool, "decode": pool}}
+    axes = {"deployment.pools.prefill.replicas": [1, 2], "deployment.pools.decode.replicas": [1]}
+    done = asked(values, tmp_path, "sweep", "--format", "csv", "--jobs", "1", axes=axes)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("prefill.replicas,decode.replicas,ttft_s.mean")
+
+
 def test_capacity_prints_the_bound(values: dict[str, Any], tmp_path: Path) -> None:
     values["slo"] = {"ttft": "40 ms", "percentile": 90}
     done = asked(values, tmp_path, "capacity", "--format", "json", options={"precision": 0.2, "replications": 2})
