@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sparsesim.run import Run
     from sparsesim.study.cases import Case
 
+EXPORTS = ("vllm", "perfetto")
+"""Formats that a run is also written in."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -42,17 +45,58 @@ def run(
     out: Out = None,
     quiet: Quiet = False,
     require_slo: Annotated[bool, typer.Option("--require-slo", help="Exit 3 where the SLO is missed.")] = False,
+    export: Annotated[
+        list[str] | None,
+        typer.Option("--export", help="Also write vllm (its benchmark's JSON) or perfetto.", metavar="FORMAT=FILE"),
+    ] = None,
 ) -> None:
     """Simulate a scenario and write its run folder with the report."""
     from sparsesim.scenario import Scenario
 
     with reported():
+        exports = _exports(export or [])
         loaded = Scenario.load(scenario, settings_of(settings, seed, replications))
         folder = out or Path("runs") / Path(scenario).stem
         done, runs = _simulated([loaded], quiet or style is not Format.table)
         _write(done, runs, folder, loaded.title)
+        _export(runs, exports)
         _answer(done, runs, style, folder, quiet)
         _finish(runs, require_slo, quiet)
+
+
+def _exports(asked: Sequence[str]) -> list[tuple[str, Path]]:
+    """Formats and files of `--export`.
+
+    Raises:
+        InputError: an unknown format, or no file.
+
+    """
+    from sparsesim.errors import InputError, Problem
+
+    found = [word.partition("=") for word in asked]
+    wrong = [word for word, (kind, _, file) in zip(asked, found, strict=True) if kind not in EXPORTS or not file]
+    if wrong:
+        hint = " or ".join(f"{name}=FILE" for name in EXPORTS)
+        raise InputError([Problem(f"{word!r}", path="--export", hint=hint) for word in wrong])
+    return [(kind, Path(file)) for kind, _, file in found]
+
+
+def _export(runs: Sequence[Run], exports: Sequence[tuple[str, Path]]) -> None:
+    """Write a run in the formats of other tools; of a study's cases each has its number in the file's name."""
+    from sparsesim.errors import InputError, Problem
+    from sparsesim.run import dumps
+
+    for kind, file in exports:
+        for number, run in enumerate(runs):
+            path = file if len(runs) == 1 else file.with_stem(f"{file.stem}-{number:03d}")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if kind == "perfetto":
+                    run.write_perfetto(path)
+                else:
+                    path.write_text(dumps(run.to_vllm()) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise InputError(Problem(f"cannot be written: {error.strerror}", place=str(path))) from None
 
 
 def compare(

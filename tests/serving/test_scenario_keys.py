@@ -39,7 +39,7 @@ def refused(asked: Scenario) -> str:
     return str(caught.value)
 
 
-def test_pools_that_cost_nothing_to_join_agree_with_replicas_that_do_both():
+def test_pools_that_cost_nothing_to_join_agree_with_replicas_that_do_both() -> None:
     # one request at a time, transfer free: prefill and decode steps are the same, wherever they run
     work = {"arrivals": {"kind": "deterministic", "rate": "0.5 /s"}, "lengths": FIXED, "requests": 40}
     free = {"bandwidth": "1e30 B/s", "latency": "0 s"}
@@ -50,7 +50,7 @@ def test_pools_that_cost_nothing_to_join_agree_with_replicas_that_do_both():
         assert apart[name] == pytest.approx(whole[name], abs=1e-8)
 
 
-def test_kv_takes_the_time_of_its_bytes_over_the_cards():
+def test_kv_takes_the_time_of_its_bytes_over_the_cards() -> None:
     # Llama-3.1-8B keeps 32 layers x 2 x 8 heads x 128 x 2 B = 131,072 B a token; an H100 sends 50 GB/s, 3 us
     work = {"arrivals": {"kind": "deterministic", "rate": "0.5 /s"}, "lengths": FIXED, "requests": 1}
     pool = {"hardware": "h100-sxm", "replicas": 5}  # ten devices do not fit one node of eight
@@ -64,7 +64,7 @@ def test_kv_takes_the_time_of_its_bytes_over_the_cards():
     assert moved_inside.out_bytes_per_s == moved_inside.in_bytes_per_s == 450e9
 
 
-def test_pools_of_different_hardware_draw_their_own_power():
+def test_pools_of_different_hardware_draw_their_own_power() -> None:
     pools = {"prefill": {"hardware": "h100-sxm"}, "decode": {"hardware": "h200-sxm"}}
     asked = scenario({"pools": pools})
     records, parts = served(asked), systems(asked)
@@ -78,7 +78,7 @@ def test_pools_of_different_hardware_draw_their_own_power():
     assert all(records.steps[f"{name}_j"][rows == 1].sum() > 0 for name in ("compute", "memory", "static"))
 
 
-def test_a_failed_replica_loses_no_request():
+def test_a_failed_replica_loses_no_request() -> None:
     outage = {"outages": [{"replica": 0, "at": "5 s", "lasts": "10 s"}]}
     records = served(scenario({**ONE, "faults": outage}))
     assert (records.requests["outcome"] == "finished").all()
@@ -86,7 +86,7 @@ def test_a_failed_replica_loses_no_request():
     assert (records.events["event"] == "rerouted").sum() > 0
 
 
-def test_drafts_and_failures_follow_the_seed():
+def test_drafts_and_failures_follow_the_seed() -> None:
     faults = {"mean_time_to_failure": "10 s", "mean_time_to_repair": "2 s"}
     events = [
         served(scenario({**ONE, "faults": faults}, simulation={"seed": seed})).events["time_s"] for seed in (1, 1, 2)
@@ -95,7 +95,7 @@ def test_drafts_and_failures_follow_the_seed():
     assert not np.array_equal(events[0], events[2])
 
 
-def test_admission_turns_away_by_class():
+def test_admission_turns_away_by_class() -> None:
     mix = [{"priority": one, "arrivals": {"kind": "poisson", "rate": "80 /s"}, "lengths": FIXED} for one in (0, 1)]
     work = {"arrivals": {"kind": "mix", "clients": mix}, "requests": 2000}
     asked = scenario({"hardware": "h100-sxm", "admission": {"max_outstanding": [400, 50]}}, work)
@@ -104,7 +104,7 @@ def test_admission_turns_away_by_class():
     assert away[requests["priority"] == 1].mean() > 2 * away[requests["priority"] == 0].mean() > 0
 
 
-def test_swapping_takes_the_host_links_time():
+def test_swapping_takes_the_host_links_time() -> None:
     # a block of 16 tokens has 16 x 131,072 B, an H100's host link 64 GB/s
     asked = scenario({"hardware": "h100-sxm", "scheduler": {"kind": "continuous", "preemption": "swap"}})
     system = systems(asked)["all"]
@@ -112,21 +112,21 @@ def test_swapping_takes_the_host_links_time():
     assert replica_spec(system).swap_s_per_block == pytest.approx(16 * 131_072 / 64e9)
 
 
-def test_host_memory_is_counted_in_blocks_of_the_whole_replica():
+def test_host_memory_is_counted_in_blocks_of_the_whole_replica() -> None:
     deployment = {"hardware": "h100-sxm", "tp": 2, "memory": {"prefix_cache": True, "host": "1 GiB"}}
     spec = replica_spec(systems(scenario(deployment))["all"])
     assert spec.host_blocks == 2**30 // (16 * 131_072)
     assert spec.prefix_cache == "pool"
 
 
-def test_a_prefix_cache_hits_what_prompts_share():
+def test_a_prefix_cache_hits_what_prompts_share() -> None:
     blocks = PrefixBlocks(np.array([1, 2, 3, 1, 2, 4]), np.array([0, 3, 6]), 128)
     table = RequestTable.of([0.0, 5.0], [400, 400], [8, 8], prefix_blocks=blocks)
     records = served(scenario({"hardware": "h100-sxm", "memory": {"prefix_cache": True}}), table)
     assert records.requests["cached_tok"].tolist() == [0, 256]
 
 
-def test_classes_have_limits_of_their_own():
+def test_classes_have_limits_of_their_own() -> None:
     from sparsesim.metrics import summarise
 
     mix = [{"priority": one, "arrivals": {"kind": "poisson", "rate": "5 /s"}, "lengths": FIXED} for one in (0, 1)]
@@ -149,7 +149,9 @@ def test_classes_have_limits_of_their_own():
         (ONE, {"slo": {"classes": {3: {"ttft": "1 s"}}}}, "no request has priority 3"),
     ],
 )
-def test_a_key_without_effect_is_an_error_at_its_place(deployment: dict[str, Any], others: dict[str, Any], said: str):
+def test_a_key_without_effect_is_an_error_at_its_place(
+    deployment: dict[str, Any], others: dict[str, Any], said: str
+) -> None:
     assert said in refused(scenario(deployment, **others))
 
 
@@ -167,12 +169,12 @@ def test_a_key_without_effect_is_an_error_at_its_place(deployment: dict[str, Any
          "fixed size"),
     ],
 )  # fmt: skip
-def test_keys_that_do_not_go_together_are_refused(deployment: dict[str, Any], said: str):
+def test_keys_that_do_not_go_together_are_refused(deployment: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         scenario(deployment)
 
 
-def test_an_estimate_says_what_it_leaves_out():
+def test_an_estimate_says_what_it_leaves_out() -> None:
     run = estimate(scenario({**ONE, "admission": {"max_wait": "10 s"}}))
     assert any("deployment.admission" in line for line in run.manifest["assumptions"])
     pool = {"hardware": "h100-sxm"}
@@ -180,7 +182,7 @@ def test_an_estimate_says_what_it_leaves_out():
         estimate(scenario({"pools": {"prefill": pool, "decode": pool}}))
 
 
-def test_overload_ends_every_request_by_name():
+def test_overload_ends_every_request_by_name() -> None:
     work = {"arrivals": {"kind": "poisson", "rate": "5000 /s"}, "lengths": FIXED, "requests": 3000}
     tight = {"hardware": "h100-sxm", "memory": {"kv_blocks": 200}, "admission": {"max_wait": "20 s"}}
     records = served(scenario(tight, work))
