@@ -189,18 +189,23 @@ def set_path(document: Document, key: str, value: Any, place: str) -> Document:
     return Document(_set(document.values, path, value, key, place), places, document.folder)
 
 
-def _set(node: Any, path: Path_, value: Any, key: str, place: str) -> Any:
+SHORTHAND = {"hardware": "name"}
+"""What a bare word under a key stands for; everywhere else it is a `kind`."""
+
+
+def _set(node: Any, path: Path_, value: Any, key: str, place: str, above: str | int = "") -> Any:
     if not path:
         return value
     head, rest = path[0], path[1:]
     if isinstance(node, list):
         if not isinstance(head, int) or head >= len(node):
             raise InputError(Problem(f"{head!r} is not an index below {len(node)}", path=key, place=place))
-        return [_set(item, rest, value, key, place) if i == head else item for i, item in enumerate(node)]
-    node = {} if node is None else {"kind": node} if isinstance(node, str) and rest else node
+        return [_set(item, rest, value, key, place, head) if i == head else item for i, item in enumerate(node)]
+    if node is None or isinstance(node, str):
+        node = {} if node is None else {SHORTHAND.get(str(above), "kind"): node}
     if not isinstance(node, dict):
         raise InputError(Problem(f"{node!r} has no key {head!r}", path=key, place=place))
-    return {**node, str(head): _set(node.get(str(head)), rest, value, key, place)}
+    return {**node, str(head): _set(node.get(str(head)), rest, value, key, place, head)}
 
 
 def dotted(path: Iterable[str | int]) -> str:

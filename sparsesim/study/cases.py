@@ -62,8 +62,8 @@ def _named(path: str, value: Any) -> str:
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Dotted paths below a mapping with their values; one that names a `kind` stays whole."""
-    if not isinstance(value, dict) or not value or "kind" in value:
+    """Dotted paths below a mapping with their values; one that says its `kind` or `name` stays whole."""
+    if not isinstance(value, dict) or not value or {"kind", "name"} & set(value):
         yield path, value
         return
     for key, inner in value.items():
@@ -71,10 +71,10 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, dict) and "kind" in value:
-        rest = ", ".join(f"{key}: {_short(inner)}" for key, inner in value.items() if key != "kind")
-        return f"{value['kind']} ({rest})" if rest else str(value["kind"])
+    said = next((key for key in ("kind", "name") if isinstance(value, dict) and key in value), None)
+    if said:
+        rest = ", ".join(f"{key}: {_short(inner)}" for key, inner in value.items() if key != said)
+        return f"{value[said]}{f' ({rest})' if rest else ''}"
     if isinstance(value, dict):
-        leaves = ((key.rpartition(".")[2], inner) for key, inner in _leaves("", value))
-        return " ".join(f"{key}={_short(inner)}" for key, inner in leaves)
+        return ", ".join(f"{path.rpartition('.')[2]}={_short(inner)}" for path, inner in _leaves("", value))
     return value if isinstance(value, str) else json.dumps(value)

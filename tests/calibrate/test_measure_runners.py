@@ -72,7 +72,8 @@ def test_every_pointwise_kind_of_the_vocabulary_has_its_kernel() -> None:
 
 def test_every_kernel_of_the_vocabulary_has_a_runner_or_is_a_message() -> None:
     messages = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "moe_dispatch", "moe_combine"}
-    assert set(RUNNERS) | messages == set(OPS)
+    by_benchmark = {"sparse_ffn_train"}  # calibration/kernels/bench_twell.py times whole training layers
+    assert set(RUNNERS) | messages | by_benchmark == set(OPS)
 
 
 def test_native_passes_are_right_on_the_host(bench: Bench) -> None:
