@@ -16,7 +16,9 @@ from sparsesim.cli import app
 def asked(values: dict[str, Any], folder: Path, command: str, *words: str, **study: Any) -> Result:
     """Write the scenario and run a command on it, its output in `folder/out`."""
     path = folder / "scenario.yaml"
-    path.write_text(yaml.safe_dump({**values, **({"study": {"kind": command, **study}} if study else {})}))
+    path.write_text(
+        yaml.safe_dump({**values, **({"study": {"kind": command, **study}} if study else {})}, sort_keys=False)
+    )
     return CliRunner().invoke(app, [command, str(path), "--out", str(folder / "out"), "--quiet", *words])
 
 
