@@ -136,6 +136,7 @@ def pressed(quiet):
     yield lambda name: lambda done, total, seconds: os.kill(os.getpid(), signal.SIGINT)
 
 progress.watched = pressed
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it otherwise
 sys.argv = ["sparsesim", *sys.argv[1:]]
 main()
 """
@@ -155,7 +156,8 @@ def test_interrupted_runs_keep_what_was_simulated_marked_partial(scenario: Path)
 
 
 def test_ctrl_c_before_anything_was_simulated_leaves_nothing(scenario: Path) -> None:
-    code = "import signal, sparsesim.simulation; signal.raise_signal(signal.SIGINT)"
-    command = f"from sparsesim.cli.common import reported\nwith reported():\n    {code}"
+    begin = "import signal\nfrom sparsesim.cli.common import reported\n"
+    begin += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = begin + "with reported():\n    signal.raise_signal(signal.SIGINT)"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (130, "interrupted")
