@@ -76,5 +76,5 @@ def _short(value: Any) -> str:
         rest = ", ".join(f"{key}: {_short(inner)}" for key, inner in value.items() if key != said)
         return f"{value[said]}{f' ({rest})' if rest else ''}"
     if isinstance(value, dict):
-        return ", ".join(f"{path.rpartition('.')[2]}={_short(inner)}" for path, inner in _leaves("", value))
+        return " ".join(f"{path.rpartition('.')[2]}={_short(inner)}" for path, inner in _leaves("", value))
     return value if isinstance(value, str) else json.dumps(value)
