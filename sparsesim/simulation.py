@@ -27,7 +27,7 @@ from sparsesim.workload import RequestTable, generate
 Progress = Callable[[int, int, float], None]
 TIMELINE = "timeline.json"
 """File of a run folder: with `detail: op`, every rank's resources during a typical decode step, for ui.perfetto.dev."""
-BOUND_REQUESTS = 1500
+BOUND_REQUESTS = 800
 """Requests that are run again at the low and high step curves; their ratio to the middle carries over."""
 BOUNDED = (
     "ttft_s.mean",
@@ -99,6 +99,8 @@ def detailed_steps(system: PoolSystem, requests: RequestTable, asked: Simulation
 
     """
     setting = system.setting
+    if system.speculation is not None:
+        raise InputError(Problem("op by op knows no verify steps", path="simulation.detail", hint="detail: step"))
     if setting.pp > 1 or setting.ranks == 1:
         shown = f"op by op runs one pipeline stage of several ranks, not pp {setting.pp} of {setting.ranks}"
         raise InputError(Problem(shown, path="simulation.detail", hint="pp: 1 with tp or dp above 1, or detail: step"))
