@@ -240,7 +240,15 @@ def prefill(steps: ReplicaSteps, prompt: int, budget: int, decode: int, context:
 
 
 def operating(system: PoolSystem, load: Load) -> Operating:
-    """Means of one replica under a load."""
+    """Means of one replica under a load.
+
+    Raises:
+        InputError: it decodes speculatively.
+
+    """
+    if system.speculation is not None:
+        text = "speculative decoding is simulated, not estimated"
+        raise InputError(Problem(text, path="deployment.scheduler.speculation", hint="sparsesim run"))
     most = float(system.max_running)
     served = _Served(system, load)
     saturated = served.surplus(most) > 0

@@ -200,9 +200,6 @@ def check_effects(scenario: Scenario, pools: Mapping[str, PoolSystem], requests:
         text = f"{len(admission.max_outstanding)} limits for classes, but every request has priority 0"
         problems.append(Problem(text, path="deployment.admission.max_outstanding", hint="one limit, or priorities"))
     for system in pools.values():
-        if getattr(system.pool.scheduler, "speculation", None) is not None:
-            text = "the step costs of this version know no verify steps"
-            problems.append(Problem(text, path=f"{place(system.name)}.scheduler.speculation", hint="leave it out"))
         if getattr(system.pool.scheduler, "policy", None) == "priority" and len(present) < 2:
             text = "every request has the same priority"
             problems.append(Problem(text, path=f"{place(system.name)}.scheduler.policy", hint="fcfs, or priorities"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from sparsesim.cost.network.placed import deployed_costs, redundant_slots
 from sparsesim.cost.network.two_batch import TwoBatchSteps
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.cost.tables import StepTables
+from sparsesim.cost.verify import VerifyTables, draft_bytes, draft_kv_share
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.hardware.engine import Engine, load_engine
@@ -32,6 +34,7 @@ from sparsesim.model.setting import Setting
 from sparsesim.model.zoo import load_model
 from sparsesim.run import Background
 from sparsesim.scenario import Hardware, Pool, Scenario
+from sparsesim.sim.speculation import Speculation
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,43 @@ class PoolSystem:
     @cached_property
     def steps(self) -> ReplicaSteps:
         """Step costs of a replica."""
+        law = self.speculation
         tables = StepTables(self.model, self.setting, self.costs)
+        if law is not None:
+            tables = VerifyTables(self.model, self.setting, self.costs, draft_tok=law.draft_tok, draft=self.draft)
         kind = TwoBatchSteps if self.pool.overlap.two_batch else ReplicaSteps
         return kind(tables, self.engine, self.pool.devices)
+
+    @property
+    def speculation(self) -> Speculation | None:
+        """The draft before every step, if any."""
+        return getattr(self.pool.scheduler, "speculation", None)
+
+    @cached_property
+    def draft(self) -> Model | None:
+        """The draft model; None where the model drafts itself."""
+        law = self.speculation
+        return None if law is None or law.draft == "mtp" else load_model(law.draft)
+
+    def check_speculation(self) -> None:
+        """Refuse speculation that this model or layout cannot do.
+
+        Raises:
+            InputError: no modules to draft with, a state that cannot be taken back, or a batch run as halves.
+
+        """
+        law = self.speculation
+        if law is None:
+            return
+        text = ""
+        if law.draft == "mtp" and not self.model.mtp_layers:
+            text = f"{self.model.name} has no multi-token-prediction modules: name a draft model"
+        elif self.model.state_bytes(self.setting.precision) > 0:
+            text = f"{self.model.name} has a state, and verify steps of those are not modelled"
+        elif self.pool.overlap.two_batch:
+            text = "two-batch overlap of verify steps is not modelled"
+        if text:
+            raise InputError(Problem(text, path="deployment.scheduler.speculation"))
 
     def stretched(self, factor: float) -> ReplicaSteps:
         """Step costs with kernel times scaled: the bounds of an interval."""
@@ -65,17 +102,21 @@ class PoolSystem:
             DoesNotFitError: with the bytes, and the smallest change that would fit.
 
         """
-        settings = self.pool.memory
+        settings, speculates = self.pool.memory, self.speculation is not None
+        drafts = draft_bytes(self.model, self.draft, self.setting) if speculates else 0.0
         plan = plan_memory(
             self.model,
             self.setting,
             self.costs.chip.capacity_bytes,
             utilisation=settings.utilisation,
-            reserve_bytes=self.engine.reserve.value,
+            reserve_bytes=self.engine.reserve.value + drafts,
             block_tok=round(settings.block),
             max_running=self.max_running,
             kv_blocks=settings.kv_blocks,
         )
+        if speculates and settings.kv_blocks is None:
+            share = draft_kv_share(self.model, self.draft, self.setting)
+            plan = replace(plan, kv_blocks=math.floor(plan.kv_blocks / (1.0 + share)))
         check_fits(plan, self.model, self.setting, self.gpu.name)
         return plan
 
@@ -131,7 +172,9 @@ def _system(name: str, pool: Pool, model: Model, scenario: Scenario) -> PoolSyst
     shared = pool.overlap.shared_experts
     costs = deployed_costs(cost_model(gpu, cap), model, setting, topology, pool.placement, load, shared)
     model.device_weight_bytes(setting)  # raises where heads, widths or layers cannot be split
-    return PoolSystem(name, pool, model, gpu, engine, setting, costs)
+    system = PoolSystem(name, pool, model, gpu, engine, setting, costs)
+    system.check_speculation()
+    return system
 
 
 def _cap(scenario: Scenario, gpu: Gpu) -> float | None:

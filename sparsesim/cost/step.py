@@ -117,8 +117,9 @@ class ReplicaSteps:
         if sequences not in self._curves:
             held = math.ceil(sequences / self._groups)
             fixed, by_window = self.tables.decode(held)
-            base = np.add(self.tables.tokens.at(held), self.tables.head.at(held)) + fixed
-            self._curves[sequences] = self._curve(sequences, held, base, by_window)
+            tokens, width = held * self.tables.width, self.tables.width
+            base = np.add(self.tables.tokens.at(tokens), self.tables.head.at(tokens)) + fixed
+            self._curves[sequences] = self._curve(sequences * width, tokens, base, by_window)
         return self._curves[sequences]
 
     def _curve(self, sequences: int, held: int, base: Floats, by_window: dict[float, Floats]) -> DecodeCurve:
@@ -173,7 +174,9 @@ class ReplicaSteps:
     ) -> Sequence[float]:
         """The same without lines. Plain floats throughout: this runs for every new mixture."""
         groups, tables = self._groups, self.tables
-        tokens = -(-(decode + sum(q for q, _ in chunks)) // groups)
+        verified = decode * tables.width
+        tokens = -(-(verified + sum(q for q, _ in chunks)) // groups)
+        sampled += verified - decode
         rows = [tables.tokens.at(tokens)]
         if sampled:
             rows.append(tables.head.at(-(-sampled // groups)))
@@ -187,5 +190,5 @@ class ReplicaSteps:
         if self.stretch != 1.0:
             for place in (TIME, EXPERTS, COLLECTIVE, CORE):
                 total[place] *= self.stretch
-        values = finished_one(total, self.overhead(tokens, decode + len(chunks)), self.engine, self.costs.power)
+        values = finished_one(total, self.overhead(tokens, verified + len(chunks)), self.engine, self.costs.power)
         return (values[0], *(v * self.devices for v in values[1:]))

@@ -58,6 +58,11 @@ class StepTables:
     _decode: dict[int, tuple[Floats, dict[float, Floats]]] = field(default_factory=dict, repr=False)
     _lines: dict[int, tuple[Row, list[tuple[list[Row], list[Row]]]]] = field(default_factory=dict, repr=False)
 
+    @property
+    def width(self) -> int:
+        """Tokens of a decoding sequence in a step."""
+        return 1
+
     @cached_property
     def windows(self) -> tuple[float, ...]:
         """Distinct attention windows, the widest first."""

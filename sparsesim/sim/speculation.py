@@ -24,11 +24,13 @@ class Speculation(Frozen):
     Attributes:
         draft_tok: tokens drafted.
         acceptance: probability that a drafted token is accepted, those before it being so.
+        draft: what drafts: the model's own multi-token-prediction modules (mtp), or a draft model by name.
 
     """
 
     draft_tok: int = Field(ge=1)
     acceptance: float = Field(ge=0, lt=1)
+    draft: str = "mtp"
 
     @property
     def mean_tok(self) -> float:
