@@ -25,7 +25,7 @@ def sources(name: str | Path) -> list[dict[str, Any]]:
         rows += [
             {"what": f"{system.gpu.name}: {', '.join(names)}", "source": source} for source, names in by_source.items()
         ]
-        fit = load_fit(system.gpu.fit)
+        fit = load_fit(system.gpu.fit, system.gpu.fit_base)
         if fit.classes:
             rows.append(
                 {"what": f"{fit.name}: {len(fit.classes)} kernel classes", "source": "fitted to calibration/data"}
