@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsesim.closed_form import estimate
+from sparsesim.errors import InputError, Problem
 from sparsesim.run import Run, dumps
 from sparsesim.scenario import Scenario
 from sparsesim.simulation import Progress, simulate
@@ -31,12 +32,21 @@ def run_cases(scenarios: Sequence[Scenario], watch: Watch) -> tuple[list[Case], 
     done: list[Case] = []
     runs: list[Run] = []
     for scenario in scenarios:
+        _check_compares(scenario)
         for case in cases(scenario):
             runs.append(run_case(case, watch))
             done.append(case)
             if runs[-1].partial:
                 return done, runs
     return done, runs
+
+
+def _check_compares(scenario: Scenario) -> None:
+    """Raise where a scenario's study is another command's: its axes would be read as cases to compare."""
+    kind = scenario.study.kind if scenario.study else "compare"
+    if kind != "compare":
+        place = scenario.document.place(("study", "kind"))
+        raise InputError(Problem(f"the scenario's study is a {kind}", "study.kind", place, f"sparsesim {kind}"))
 
 
 def summary_of(done: Sequence[Case], runs: Sequence[Run]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from sparsesim.errors import InputError
 from sparsesim.scenario import Scenario
 from sparsesim.study.cases import case_name, cases
+from sparsesim.study.compare import run_cases
 
 
 def scenario(axes: dict[str, list[Any]]) -> Scenario:
@@ -48,3 +49,10 @@ def test_a_member_of_a_family_replaces_what_stands_there() -> None:
     assert [case.scenario.deployment.placement.kind for case in made] == ["balanced", "replicated"]
     assert [case.name for case in made] == ["balanced", "replicated (redundant: 32)"]
     assert case_name({"deployment.placement": placements[1], "b": 1}) == "placement=replicated (redundant: 32) b=1"
+
+
+@pytest.mark.parametrize("kind", ["plan", "capacity"])
+def test_a_study_of_another_command_is_not_read_as_a_comparison(kind: str) -> None:
+    scenario = Scenario.load({"plan": "plan-llama-3.1-8b-8xh100", "capacity": "capacity-llama-3.1-8b"}[kind])
+    with pytest.raises(InputError, match=rf"study\.kind: the scenario's study is a {kind} \(sparsesim {kind}\)"):
+        run_cases([scenario], lambda _: None)
