@@ -99,8 +99,30 @@ def _cell(entries: list[dict[str, Any]]) -> str:
 
 def readme() -> str:
     """The README with the present table of errors."""
-    before, _, rest = (ROOT / "README.md").read_text().partition(BEGIN)
-    return f"{before}{BEGIN}\n{errors()}\n{END}{rest.partition(END)[2]}"
+    return _with_table("README.md", errors())
+
+
+def protocol() -> str:
+    """The calibration's protocol with the errors of every kernel class, good and bad alike."""
+    return _with_table("calibration/README.md", every_class())
+
+
+def _with_table(name: str, table: str) -> str:
+    before, _, rest = (ROOT / name).read_text().partition(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}"
+
+
+def every_class() -> str:
+    """One row per chip and class: left-out layers by the form alone and corrected, and the largest fifth left out."""
+    names = ("form_mape", "mape", "median", "p90", "bias", "extrapolation_mape", "inside")
+    head = ("chip", "class", "rows", "form alone", "corrected", "median", "90th", "bias", "largest fifth", "inside")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for chip in CHIPS:
+        fit = json.loads((ROOT / f"hwprofiles/fits/{chip}.json").read_text())
+        for name, entry in fit["classes"].items():
+            cells = [f"{entry['errors'][key]:.1f}" for key in names]
+            lines.append(f"| {chip} | {name} | {entry['rows']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def equations() -> str:
@@ -145,6 +167,7 @@ def documents() -> Iterator[tuple[Path, str]]:
     """Every generated text with its place."""
     yield ROOT / "docs/schema/scenario.json", schema()
     yield ROOT / "README.md", readme()
+    yield ROOT / "calibration/README.md", protocol()
     yield ROOT / "docs/equations.md", equations()
 
 
