@@ -7,6 +7,7 @@ bandwidth free). Errors written are those of rows left out of the fit.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -249,6 +250,13 @@ def write_all(folder: Path) -> list[Path]:
     return written
 
 
-if __name__ == "__main__":
-    for path in write_all(Path(sys.argv[1] if len(sys.argv) > 1 else FOLDER)):
+def main() -> None:
+    """Write every fit."""
+    parser = argparse.ArgumentParser(description="Fits of the network's kernels to the published rows.")
+    parser.add_argument("--out", type=Path, default=Path(FOLDER), help="folder to write to")
+    for path in write_all(parser.parse_args().out):
         sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()
