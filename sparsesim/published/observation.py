@@ -17,7 +17,6 @@ from sparsesim.scenario import Scenario
 from sparsesim.system import PoolSystem, single_pool
 
 Floats = npt.NDArray[np.float64]
-QUANTITIES = ("median_itl_s", "s_per_tok", "power_w")
 
 
 @dataclass(frozen=True)

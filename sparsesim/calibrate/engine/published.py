@@ -20,7 +20,7 @@ from sparsesim.calibrate.engine.fit import NUMBERS, EngineFit, Number, fit_engin
 from sparsesim.hardware.engine import load_engine
 from sparsesim.loading import data_root
 from sparsesim.published import mlenergy, tensorrt
-from sparsesim.published.observation import QUANTITIES, Observation, halves
+from sparsesim.published.observation import Observation, halves
 
 Floats = npt.NDArray[np.float64]
 FIXED = {mlenergy.ENGINE: ("experts",)}
@@ -69,19 +69,9 @@ def fit_published(engine: str) -> dict[str, Any]:
         "values": whole.values,
         "covariance": whole.covariance,
         "half_width": half_width(errors),
-        "halves": [
-            {"values": fit.values, "half_widths": widths(errors[halves(rows) != side])} for side, fit in enumerate(fits)
-        ],
+        "halves": [{"values": fit.values} for fit in fits],
         "errors": {name: error_row(errors[:, i]) for i, name in enumerate(("median_itl", "s_per_tok", "power"))},
     }
-
-
-def widths(errors: Floats) -> dict[str, float]:
-    """90 % quantiles of the absolute log errors by quantity, joules a token among them, where they were measured."""
-    columns = {name: errors[:, i] for i, name in enumerate(QUANTITIES)}
-    columns["j_per_tok"] = errors[:, 1] + errors[:, 2]
-    kept = {name: values[np.isfinite(values)] for name, values in columns.items()}
-    return {name: float(np.quantile(np.abs(values), 0.9)) for name, values in kept.items() if len(values)}
 
 
 def half_width(errors: Floats) -> float:
