@@ -5,7 +5,9 @@
 //   down    a block owns 16 columns of one token: each warp compacts its share of F by ballots into a list in shared
 //           memory and gathers 32 bytes an entry; sums over warps in a fixed order.
 //
-// The second kernel is launched programmatically dependent on the first, so its blocks are in place when that ends.
+// Both kernels are launched programmatically dependent on what precedes them in the stream: the gate rows of `hidden`
+// are on their way before x is there, and the blocks of `down` are in place when `hidden` ends. So the gate must not
+// be written by the kernel just before; everything else is read, and anything written, after that kernel has ended.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <cstdint>
@@ -63,6 +65,7 @@ __global__ void __launch_bounds__(HIDDEN_WARPS * 32, 2)
 #pragma unroll
   for (int n = 0; n < NEURONS; ++n)
     if (first + n < neurons) load(gate, first + n, 0, rows[n]);
+  asm volatile("griddepcontrol.wait;" ::: "memory");
   for (int i = threadIdx.x; i < TOKENS * words; i += HIDDEN_WARPS * 32)
     tokens[i] = reinterpret_cast<const uint4*>(x)[i];
   __syncthreads();
@@ -125,6 +128,7 @@ __global__ void __launch_bounds__(DOWN_WARPS * 32)
     }
     __syncwarp();
   };
+  asm volatile("griddepcontrol.launch_dependents;");
   asm volatile("griddepcontrol.wait;" ::: "memory");
   constexpr int AHEAD = 8;
   for (int begin = first; begin < last; begin += 32 * AHEAD) {
@@ -162,17 +166,34 @@ __global__ void __launch_bounds__(DOWN_WARPS * 32)
   }
 }
 
+// Launch a kernel that may start before the one ahead of it in the stream has ended.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads, int shared, cudaStream_t stream,
+                   Arguments... arguments) {
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
 template <int TOKENS>
 cudaError_t launch_hidden(const void* x, const void* gate, const void* up, void* hidden, int neurons, int width,
                           cudaStream_t stream) {
   constexpr int CHUNKS = TOKENS <= 4 ? 8 : 4;
-  int per_block = HIDDEN_WARPS * NEURONS, shared = TOKENS * width * 2;
-  cudaError_t status = cudaFuncSetAttribute(hidden_kernel<TOKENS, CHUNKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  constexpr int per_block = HIDDEN_WARPS * NEURONS;
+  auto* kernel = hidden_kernel<TOKENS, CHUNKS>;
+  int shared = TOKENS * width * 2;
+  cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
   if (status != cudaSuccess) return status;
-  hidden_kernel<TOKENS, CHUNKS><<<(neurons + per_block - 1) / per_block, HIDDEN_WARPS * 32, shared, stream>>>(
-      static_cast<const __nv_bfloat16*>(x), static_cast<const __nv_bfloat16*>(gate),
-      static_cast<const __nv_bfloat16*>(up), static_cast<float*>(hidden), neurons, width);
-  return cudaGetLastError();
+  return launch(kernel, dim3((neurons + per_block - 1) / per_block), HIDDEN_WARPS * 32, shared, stream, x, gate, up,
+                hidden, neurons, width);
 }
 
 }  // namespace
@@ -187,15 +208,6 @@ extern "C" int twell_decode(const void* x, const void* gate, const void* up, con
   if (tokens == 4) status = launch_hidden<4>(x, gate, up, hidden, neurons, width, stream);
   if (tokens == 8) status = launch_hidden<8>(x, gate, up, hidden, neurons, width, stream);
   if (status != cudaSuccess) return status;
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(width / COLUMNS, tokens);
-  config.blockDim = dim3(DOWN_WARPS * 32);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, down_kernel, static_cast<const float*>(hidden),
-                            static_cast<const __nv_bfloat16*>(down), static_cast<__nv_bfloat16*>(y), neurons, width);
+  return launch(down_kernel, dim3(width / COLUMNS, tokens), DOWN_WARPS * 32, 0, stream, hidden, down, y, neurons,
+                width);
 }
