@@ -32,10 +32,28 @@ def test_packed_words_hold_the_references_entries(rows: int, width: int, neurons
     words = poisoned(rows, form.row_words(neurons), dtype=torch.int32, device="cuda")
     hopper.pack_gate(x, made.weights, form, words)
     again = hopper.pack_gate(x, made.weights, form, torch.clone(words))
-    assert torch.equal(words, again)
+    assert torch.equal(words, again.words)
     gated, overflowed = reference.unpack(words.cpu(), neurons, form)
     kept = ~overflowed
     assert_close("gate", gated[kept], reference.gate(x, made.weights).cpu()[kept], torch.bfloat16)
+
+
+@pytest.mark.gpu
+@on_hopper
+@pytest.mark.parametrize(("rows", "hot"), [(1, 128), (300, 256), (1000, 512), (4096, 256)])
+@pytest.mark.parametrize("apart", [False, True])
+def test_hot_neurons_are_dense_and_the_words_hold_the_rest(rows: int, hot: int, apart: bool) -> None:
+    made, form = layer(2048, 5632, 29.0), TwellFormat()
+    x = tokens(made, rows, 2)
+    packed = hopper.pack_gate(x, made.weights, form, None, hot, apart)
+    gated, overflowed = reference.unpack(packed.words.cpu(), 5632, form)
+    kept, exact = ~overflowed, reference.gate(x, made.weights).cpu()
+    assert not gated[:, :hot].any()
+    assert_close("cold", gated[kept, hot:], exact[kept, hot:], torch.bfloat16)
+    projected = x.float() @ made.weights.up[:hot].float().T
+    assert_close("hidden", packed.hidden, exact[:, :hot].to(x.device).float() * projected, torch.bfloat16)
+    if apart:
+        assert_close("projected", packed.projected, projected, torch.bfloat16)
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,13 +15,13 @@ from sparsesim.kernels.twell.format import TwellFormat, entry, entry_columns, en
 from sparsesim.kernels.twell.gather import Worklist, up_down
 from sparsesim.kernels.twell.launch import GateLaunch
 from sparsesim.kernels.twell.pack import pack_gate
-from sparsesim.kernels.twell.weights import FfnWeights, FusedWeights, SplitWeights
+from sparsesim.kernels.twell.weights import FfnWeights, FusedWeights
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter multiplies bf16 matrices as if they were integers, so products are tested in fp16 there; gate
 # values are bf16 in every format, hence the bf16 bound below.
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float16
-SMALL = FfnSettings(TwellFormat(64, 32), capacity=96, gate=GateLaunch(16, 32))
+SMALL = FfnSettings(TwellFormat(64, 32), capacity=96, hot=64, gate=GateLaunch(16, 32))
 
 
 def layer(rows: int, width: int, neurons: int, bias: float, seed: int = 0) -> tuple[torch.Tensor, FfnWeights]:
@@ -35,7 +37,7 @@ def layer(rows: int, width: int, neurons: int, bias: float, seed: int = 0) -> tu
 def run(path: Path, x: torch.Tensor, weights: FfnWeights) -> torch.Tensor:
     if path == "hot_cold":
         frequency = (reference.gate(x, weights) > 0).float().mean(dim=0)
-        return ffn(x, SplitWeights.of(weights, frequency, hot=64), path, SMALL)
+        return ffn(x, weights.by_frequency(frequency), path, SMALL)
     return ffn(x, weights, path, SMALL)
 
 
@@ -119,13 +121,22 @@ def test_joined_gate_and_up_give_the_same_dense_result() -> None:
     assert_close("fused", ffn(x, FusedWeights.of(weights), "dense"), reference.ffn(x, weights), DTYPE)
 
 
-def test_the_split_puts_the_most_frequent_neurons_into_the_dense_part() -> None:
-    _, weights = layer(1, 64, 192, 0.0)
+def test_by_frequency_the_most_frequent_neurons_come_first_and_the_layer_stays_the_same() -> None:
+    x, weights = layer(4, 64, 192, -1.0)
     frequency = torch.zeros(192)
     frequency[100:164] = torch.linspace(0.9, 0.1, 64)
-    split = SplitWeights.of(weights, frequency, hot=64)
-    assert torch.equal(split.hot.down, weights.down[100:164])
-    assert torch.equal(split.cold.gate, torch.cat([weights.gate[:100], weights.gate[164:]]))
+    ordered = weights.by_frequency(frequency)
+    assert torch.equal(ordered.down[:64], weights.down[100:164])
+    assert torch.equal(ordered.gate[64:], torch.cat([weights.gate[:100], weights.gate[164:]]))
+    assert_close("ordered", reference.ffn(x, ordered), reference.ffn(x, weights), torch.float32)
+
+
+def test_the_hot_neurons_are_right_in_any_order_and_number() -> None:
+    x, weights = layer(9, 64, 320, -0.5)
+    exact = reference.ffn(x, weights)
+    for hot in (64, 128, 256):
+        out = ffn(x, weights, "hot_cold", replace(SMALL, hot=hot))
+        assert_close(f"hot {hot}", out, exact, torch.bfloat16)
 
 
 def test_neuron_order_does_not_matter() -> None:
@@ -138,8 +149,8 @@ def test_wrong_arguments_are_named() -> None:
     x, weights = layer(4, 64, 128, 0.0)
     with pytest.raises(KernelRequirementError, match=r"path is 'twel', accepted are dense, twell"):
         ffn(x, weights, "twel")  # type: ignore[arg-type]
-    with pytest.raises(KernelRequirementError, match="path 'hot_cold' does not take FfnWeights"):
-        ffn(x, weights, "hot_cold")
+    with pytest.raises(KernelRequirementError, match="path 'hot_cold' does not take FusedWeights"):
+        ffn(x, FusedWeights.of(weights), "hot_cold")
     with pytest.raises(KernelRequirementError, match=r"x has shape \[4, 32\], must be \[any, 64\]"):
         ffn(x[:, :32].contiguous(), weights, "twell")
     with pytest.raises(KernelRequirementError, match="F is 100, must be a multiple of 64 up to 65536"):

@@ -63,8 +63,8 @@ def check(status: int, what: str) -> None:
 
 
 def pointer(tensor: Any) -> ctypes.c_void_p:
-    """Address of a tensor's data."""
-    return ctypes.c_void_p(tensor.data_ptr())
+    """Address of a tensor's data; null for ``None``."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def current_stream() -> ctypes.c_void_p:

@@ -7,6 +7,7 @@ Three sources of the entries, one loop over them:
 - ``dense``: a dense gate ``[M, F]``, compacted likewise ("compaction in the consumer"), exact for any nnz
   when the scratch holds F entries.
 
+Rows are taken from the last to the first: the kernels before wrote the last rows last, and those still lie in L2.
 A row whose tile or scratch overflowed is put on the worklist and its output is left to the dense path
 (``overflow.py``). The order of the list is that of arrival, but each row's result does not depend on its
 place.
@@ -28,6 +29,7 @@ import triton.language as tl
 from sparsesim.kernels.common.requirements import KernelRequirementError, require_gpu, require_tensor
 from sparsesim.kernels.twell.format import Csr, Rows, TwellFormat
 from sparsesim.kernels.twell.launch import GatherLaunch
+from sparsesim.kernels.twell.packed import Packed
 from sparsesim.kernels.twell.weights import FfnWeights
 
 
@@ -83,15 +85,27 @@ def compact_dense(gate, scratch, F: tl.constexpr, BLOCK_F: tl.constexpr, CAPACIT
 
 @triton.jit
 def up_down_token(
-    x, up, down, out, entries, total, D: tl.constexpr, D_P2: tl.constexpr, STEP: tl.constexpr, ADD: tl.constexpr
+    x,
+    up,
+    down,
+    out,
+    entries,
+    total,
+    D: tl.constexpr,
+    D_P2: tl.constexpr,
+    STEP: tl.constexpr,
+    ADD: tl.constexpr,
 ):
-    """``out (+)= sum over entries of g (x . Wu_j) Wd_j`` for one token, ``STEP`` entries at a time."""
+    """``out (+)= sum over entries of g (x . Wu_j) Wd_j`` for one token, ``STEP`` entries at a time.
+
+    What is used once leaves the L2 first: it belongs to the weight rows.
+    """
     column = tl.arange(0, D_P2)
     inside = column < D
-    token = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
+    token = tl.load(x + column, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
     acc = tl.zeros((D_P2,), dtype=tl.float32)
     if ADD:
-        acc += tl.load(out + column, mask=inside, other=0.0).to(tl.float32)
+        acc += tl.load(out + column, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
     lane = tl.arange(0, STEP)
     for begin in range(0, total, STEP):
         held = begin + lane < total
@@ -103,7 +117,7 @@ def up_down_token(
         down_rows = tl.load(down + offset, mask=mask, other=0.0)
         hidden = value * tl.sum(up_rows.to(tl.float32) * token[None, :], axis=1)
         acc += tl.sum(hidden[:, None] * down_rows.to(tl.float32), axis=0)
-    tl.store(out + column, acc.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + column, acc.to(out.dtype.element_ty), mask=inside, eviction_policy="evict_first")
 
 
 @triton.jit
@@ -129,7 +143,7 @@ def up_down_kernel(
     ADD: tl.constexpr,
 ):
     """One program a token. ``limits``: counts (ELL) or row starts (CSR); unused by the other sources."""
-    row = tl.program_id(0).to(tl.int64)
+    row = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
     entries = scratch + row * capacity
     fits = True
     if SOURCE == "twell":
@@ -165,9 +179,8 @@ def up_down(
 ) -> Any:
     """``sum_j g_tj (x_t . Wu_j) Wd_j`` for every row that fits, ``[M, d]``; the others go to ``work``.
 
-    ``source``: TwELL words (int32 ``[M, row_words]`` of ``form``), a dense gate ``[M, F]``, ``Rows`` or
-    ``Csr``. ``capacity``: entries of a scratch row, for the first two. Rows on the worklist are left
-    unwritten.
+    ``source``: ``Packed`` words of ``form``, a dense gate ``[M, F]``, ``Rows`` or ``Csr``. ``capacity``: entries of a
+    scratch row, for the first two. Rows on the worklist are left as they were.
     """
     require_gpu("twell up_down")
     require_tensor("twell up_down", "x", x, (None, weights.width), (weights.up.dtype,))
@@ -175,6 +188,7 @@ def up_down(
     kind, tensor, limits, room = _source(source, x, weights, form, capacity)
     rows, width = x.shape
     needs_scratch = kind in ("twell", "dense")
+    tiles = tensor.shape[1] // form.words if kind == "twell" else 1
     scratch = torch.empty((rows, room) if needs_scratch else (1, 1), dtype=torch.int32, device=x.device)
     out = torch.empty_like(x) if out is None else out
     up_down_kernel[(rows,)](
@@ -193,8 +207,8 @@ def up_down(
         F=weights.neurons,
         SOURCE=kind,
         WORDS=form.words,
-        TILES=form.tiles(weights.neurons),
-        TILES_P2=triton.next_power_of_2(form.tiles(weights.neurons)),
+        TILES=tiles,
+        TILES_P2=triton.next_power_of_2(tiles),
         STEP=launch.step,
         ADD=accumulate,
         num_warps=launch.warps,
@@ -210,10 +224,10 @@ def _source(source: Any, x: Any, weights: FfnWeights, form: TwellFormat, capacit
         return "rows", source.entries, source.counts, source.capacity
     if isinstance(source, Csr):
         return "csr", source.entries, source.starts, weights.neurons
-    if source.dtype == torch.int32:
-        words = (rows, form.row_words(weights.neurons))
-        require_tensor("twell up_down", "words", source, words, (torch.int32,))
-        return "twell", source, source, capacity
+    if isinstance(source, Packed):
+        words = (rows, form.row_words(weights.neurons - source.hot))
+        require_tensor("twell up_down", "words", source.words, words, (torch.int32,))
+        return "twell", source.words, source.words, capacity
     if source.shape != (rows, weights.neurons) or not source.is_contiguous():
         raise KernelRequirementError(
             f"twell up_down: the gate has shape {list(source.shape)}, must be contiguous [{rows}, {weights.neurons}]"

@@ -13,11 +13,14 @@ from sparsesim.kernels.common import native
 from sparsesim.kernels.common.requirements import KernelRequirementError, require_tensor
 from sparsesim.kernels.twell.format import TwellFormat
 from sparsesim.kernels.twell.pack import processors
+from sparsesim.kernels.twell.packed import Packed
 from sparsesim.kernels.twell.weights import FfnWeights
 
 _FOLDER = Path(__file__).parent / "cuda"
 TILE = 256
 """Columns of a tile of the pack GEMM."""
+HOT_GRID = 128
+"""Neurons of a hot tile: as many gate columns beside as many up columns."""
 
 
 @functools.cache
@@ -29,24 +32,35 @@ def _library(name: str) -> CDLL:
     return native.library((_FOLDER / f"{name}.cu", *headers))
 
 
-def pack_gate(x: Any, weights: FfnWeights, form: TwellFormat | None = None, out: Any = None) -> Any:
-    """TwELL words of ``relu(x Wg^T)`` by wgmma: int32 ``[M, row_words]``, as ``pack.pack_gate`` but faster.
+def pack_gate(
+    x: Any,
+    weights: FfnWeights,
+    form: TwellFormat | None = None,
+    out: Any = None,
+    hot: int = 0,
+    apart: bool = False,
+) -> Packed:
+    """TwELL words of ``relu(x Wg^T)`` by wgmma, and what the first ``hot`` neurons give; see ``packed.Packed``.
 
-    Entries of a tile lie in the order of the accumulator fragment, the same in every run, not by column.
+    Entries of a tile lie in the order of the accumulator fragment, the same in every run, not by column. ``hot``: a
+    multiple of 128 below F.
     """
     form = form or TwellFormat()
     require_tensor("twell pack (Hopper)", "x", x, (None, weights.width), (torch.bfloat16,))
     require_tensor("twell pack (Hopper)", "gate", weights.gate, (None, None), (torch.bfloat16,))
     if form.tile != TILE:
         raise KernelRequirementError(f"twell pack (Hopper): tile is {form.tile}, must be {TILE}")
-    rows, row_words = x.shape[0], form.row_words(weights.neurons)
+    if hot % HOT_GRID or not 0 <= hot < weights.neurons:
+        raise KernelRequirementError(f"twell pack (Hopper): hot is {hot}, must be a multiple of {HOT_GRID} below F")
+    rows, row_words = x.shape[0], form.row_words(weights.neurons - hot)
     words = torch.empty(rows, row_words, dtype=torch.int32, device=x.device) if out is None else out
+    gated = torch.empty(rows, hot, dtype=x.dtype, device=x.device) if hot else None
+    projected = torch.empty_like(gated) if hot and apart else None
     status = _library("pack_gate").twell_pack_gate(
-        native.pointer(x),
-        native.pointer(weights.gate),
-        native.pointer(words),
+        *(native.pointer(t) for t in (x, weights.gate, weights.up, words, gated, projected)),
         rows,
         weights.neurons,
+        hot,
         weights.width,
         row_words,
         form.words,
@@ -54,7 +68,7 @@ def pack_gate(x: Any, weights: FfnWeights, form: TwellFormat | None = None, out:
         native.current_stream(),
     )
     native.check(status, "twell pack (Hopper)")
-    return words
+    return Packed(words, gated, projected)
 
 
 DECODE_TOKENS = (1, 2, 4, 8)
@@ -62,7 +76,11 @@ DECODE_TOKENS = (1, 2, 4, 8)
 
 
 def decode_ffn(x: Any, weights: FfnWeights, out: Any = None) -> Any:
-    """The sparse FFN of 1 to 8 tokens, ``[M, d]``: as ``decode.decode_ffn`` but nearer to the memory's speed."""
+    """The sparse FFN of 1 to 8 tokens, ``[M, d]``: as ``decode.decode_ffn`` but nearer to the memory's speed.
+
+    It starts to read the gate before the kernel ahead of it in the stream has ended (programmatic dependent launch),
+    so that kernel must not be the one that writes the gate.
+    """
     require_tensor("twell decode (Hopper)", "x", x, (None, weights.width), (torch.bfloat16,))
     rows, width = x.shape
     if not 1 <= rows <= DECODE_TOKENS[-1]:

@@ -94,9 +94,9 @@ def _down_kernel(
         tl.store(place, acc.to(out.dtype.element_ty), mask=inside)
 
 
-def dense_rows(x: Any, weights: FfnWeights, work: Worklist, out: Any, accumulate: bool = False) -> None:
-    """Write the dense FFN of the listed rows into ``out``, or add it."""
-    neurons, width = weights.neurons, weights.width
+def dense_rows(x: Any, weights: FfnWeights, work: Worklist, out: Any, hot: int = 0) -> None:
+    """Write the dense FFN of the listed rows into ``out``, or add it to what the first ``hot`` neurons gave there."""
+    neurons, width = weights.neurons - hot, weights.width
     hidden = torch.empty(x.shape[0], neurons, dtype=x.dtype, device=x.device)
     tiles = triton.cdiv(x.shape[0], BLOCK_M)
     first = (min(2 * processors(x), tiles * triton.cdiv(neurons, BLOCK_N)),)
@@ -104,8 +104,8 @@ def dense_rows(x: Any, weights: FfnWeights, work: Worklist, out: Any, accumulate
     sizes = {"D": width, "BM": BLOCK_M, "BN": BLOCK_N, "BK": BLOCK_K, "num_warps": 8}
     _hidden_kernel[first](
         x,
-        weights.gate,
-        weights.up,
+        weights.gate[hot:],
+        weights.up[hot:],
         hidden,
         work.count,
         work.rows,
@@ -113,4 +113,4 @@ def dense_rows(x: Any, weights: FfnWeights, work: Worklist, out: Any, accumulate
         DTYPE=TRITON_DTYPE[x.dtype],
         **sizes,
     )
-    _down_kernel[second](hidden, weights.down, out, work.count, work.rows, neurons, ADD=accumulate, **sizes)
+    _down_kernel[second](hidden, weights.down[hot:], out, work.count, work.rows, neurons, ADD=hot > 0, **sizes)

@@ -23,8 +23,12 @@ from sparsesim.kernels.twell.weights import FfnWeights
 
 
 @triton.jit
-def pack_words(acc, words, rows, tile, M, F, row_words, TILE: tl.constexpr, WORDS: tl.constexpr, DTYPE: tl.constexpr):
-    """Write the TwELL words of an accumulator ``[BLOCK_M, TILE]`` (``rows``: its row numbers)."""
+def pack_words(
+    acc, words, rows, tile, M, F, first, row_words, TILE: tl.constexpr, WORDS: tl.constexpr, DTYPE: tl.constexpr
+):
+    """Write the TwELL words of an accumulator ``[BLOCK_M, TILE]`` (``rows``: its row numbers); columns count from
+    ``first`` on.
+    """
     value = acc.to(DTYPE).to(tl.bfloat16).to(tl.float32)
     column = tile * TILE + tl.arange(0, TILE)
     positive = (value > 0) & (column[None, :] < F)
@@ -34,7 +38,7 @@ def pack_words(acc, words, rows, tile, M, F, row_words, TILE: tl.constexpr, WORD
     base = words + rows.to(tl.int64) * row_words + tile * WORDS
     inside = rows < M
     kept = positive & (slot < WORDS) & inside[:, None]
-    tl.store(base[:, None] + slot, bits | column[None, :], mask=kept)
+    tl.store(base[:, None] + slot, bits | (first + column)[None, :], mask=kept)
     tl.store(base, count, mask=inside)
 
 
@@ -56,6 +60,7 @@ def pack_gate_kernel(
     words,
     M,
     F,
+    first,
     row_words,
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -77,7 +82,7 @@ def pack_gate_kernel(
             right = gate.load([tile_n * TILE, k])
             acc = tl.dot(left, right.T, acc)
         rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-        pack_words(acc, words, rows, tile_n, M, F, row_words, TILE, WORDS, DTYPE)
+        pack_words(acc, words, rows, tile_n, M, F, first, row_words, TILE, WORDS, DTYPE)
 
 
 TRITON_DTYPE = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -89,26 +94,29 @@ def pack_gate(
     form: TwellFormat | None = None,
     launch: GateLaunch | None = None,
     out: Any = None,
+    hot: int = 0,
 ) -> Any:
     """TwELL words of ``relu(x Wg^T)``: int32 ``[M, row_words]``; words past a tile's count stay as they were.
 
-    ``x``: ``[M, d]``, any M. ``out`` may be given to reuse its memory.
+    ``x``: ``[M, d]``, any M. ``out`` may be given to reuse its memory. The first ``hot`` neurons are left out.
     """
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     require_gpu("twell pack")
     require_tensor("twell pack", "x", x, (None, weights.width), (weights.gate.dtype,))
     form, launch = form or TwellFormat(), launch or GateLaunch()
-    rows, row_words = x.shape[0], form.row_words(weights.neurons)
+    cold = weights.neurons - hot
+    rows, row_words = x.shape[0], form.row_words(cold)
     words = torch.empty(rows, row_words, dtype=torch.int32, device=x.device) if out is None else out
-    tiles = triton.cdiv(rows, launch.block_m) * form.tiles(weights.neurons)
+    tiles = triton.cdiv(rows, launch.block_m) * form.tiles(cold)
     programs = min(processors(x), tiles)
     pack_gate_kernel[(programs,)](
         TensorDescriptor.from_tensor(x, [launch.block_m, launch.block_k]),
-        TensorDescriptor.from_tensor(weights.gate, [form.tile, launch.block_k]),
+        TensorDescriptor.from_tensor(weights.gate[hot:], [form.tile, launch.block_k]),
         words,
         rows,
-        weights.neurons,
+        cold,
+        hot,
         row_words,
         D=weights.width,
         BLOCK_M=launch.block_m,

@@ -70,30 +70,11 @@ class FfnWeights:
         """The same FFN with its neurons in another order (exact: a sum over neurons)."""
         return FfnWeights(*(tensor[order].contiguous() for tensor in (self.gate, self.up, self.down)))
 
+    def by_frequency(self, frequency: Any) -> FfnWeights:
+        """The same FFN with its most frequent neurons first (``frequency [F]``), as the path ``hot_cold`` wants it."""
+        order = torch.argsort(torch.as_tensor(frequency), descending=True, stable=True)
+        return self.permuted(order.to(self.gate.device))
 
-@dataclass(frozen=True)
-class SplitWeights:
-    """The same FFN as a sum of two: its ``hot`` neurons, computed densely, and its ``cold`` ones, sparsely."""
-
-    hot: FusedWeights
-    cold: FfnWeights
-
-    @classmethod
-    def of(cls, weights: FfnWeights, frequency: Any, hot: int = 256) -> SplitWeights:
-        """Split by neuron frequency ``[F]``: the ``hot`` most frequent go dense (a multiple of 64 below F).
-
-        256 of 5632 hold 57 % of the non-zeros on a Zipf pattern for 4.5 % of the dense work.
-        """
-        require_multiple("twell split", "hot", hot, SIZE_GRID, weights.neurons - SIZE_GRID)
-        order = torch.argsort(torch.as_tensor(frequency), descending=True, stable=True).to(weights.gate.device)
-        sorted_weights = weights.permuted(order)
-        parts = (sorted_weights.gate, sorted_weights.up, sorted_weights.down)
-        return cls(
-            FusedWeights.of(FfnWeights(*(part[:hot].contiguous() for part in parts))),
-            FfnWeights(*(part[hot:].contiguous() for part in parts)),
-        )
-
-    @property
-    def width(self) -> int:
-        """Model width d."""
-        return self.cold.width
+    def first(self, count: int) -> FfnWeights:
+        """The first ``count`` neurons, as views."""
+        return FfnWeights(*(tensor[:count] for tensor in (self.gate, self.up, self.down)))

@@ -59,10 +59,10 @@ def _law(op: SparseFfn, seed: int) -> laws.ActivationLaw:
 
 def _call(path: Any, x: Any, layer: Any) -> Any:
     from sparsesim.kernels.twell.ffn import ffn
-    from sparsesim.kernels.twell.weights import FusedWeights, SplitWeights
+    from sparsesim.kernels.twell.weights import FusedWeights
 
     if path == "dense":
         return partial(ffn, x, FusedWeights.of(layer.weights), path)
     if path == "hot_cold":
-        return partial(ffn, x, SplitWeights.of(layer.weights, layer.law.frequency), path)
+        return partial(ffn, x, layer.weights.by_frequency(layer.law.frequency), path)
     return partial(ffn, x, layer.weights, path)
