@@ -27,7 +27,7 @@ from sparsesim.kernels.common.energy import measure_energy
 from sparsesim.kernels.common.provenance import provenance, write_csv
 from sparsesim.kernels.common.requirements import require_gpu
 from sparsesim.kernels.common.timing import Runner, Timing, captured, eager, rotations, time_runners
-from sparsesim.kernels.twell import hopper, reference
+from sparsesim.kernels.twell import decode, hopper, reference
 from sparsesim.kernels.twell.dense import dense_eager, dense_fused
 from sparsesim.kernels.twell.ffn import FfnSettings, ffn
 from sparsesim.kernels.twell.ffn import Path as FfnPath
@@ -35,14 +35,18 @@ from sparsesim.kernels.twell.gate import pack_gate
 from sparsesim.kernels.twell.gather import Worklist, up_down
 from sparsesim.kernels.twell.synthetic import SyntheticLayer, synthetic_layer, tokens
 from sparsesim.kernels.twell.training import sparse_ffn_train
-from sparsesim.kernels.twell.weights import FfnWeights, FusedWeights, SplitWeights
+from sparsesim.kernels.twell.weights import FfnWeights, FusedWeights
 
 WIDTH, NEURONS = 2048, 5632
 SETTINGS = FfnSettings()
 PATTERNS = ("zipf", "independent")
 FFN_SHAPES = [(rows, nnz) for rows in (16384, 4096, 65536) for nnz in (29, 24, 38)]
-MORE_SHAPES = [(256, 29), (1024, 29), (16384, 1), (16384, 108), (16384, 282), (16384, 911)]
-DECODE_TOKENS = (1, 2, 4, 16, 64)
+MORE_SHAPES = [
+    (256, 29),
+    (1024, 29),
+    *((rows, nnz) for rows in (4096, 16384) for nnz in (1, 50, 65, 80, 108, 282, 2816)),
+]
+DECODE_TOKENS = (1, 2, 3, 4, 8, 16, 64)
 TRAINING_SHAPES = [(16384, 29), (16384, 24), (32768, 29), (32768, 24), (4096, 29)]
 PARTS = ("ffn", "decode", "training", "energy")
 
@@ -65,12 +69,12 @@ def check_ffn(pattern: str) -> dict[str, float]:
     layer = make_layer(pattern, 29)
     x = tokens(layer, 300, 5)
     exact = reference.ffn(x, layer.weights)
-    split = SplitWeights.of(layer.weights, layer.law.frequency)
+    ordered = layer.weights.by_frequency(layer.law.frequency)
     paths: tuple[FfnPath, ...] = ("dense", "twell", "gate_compact", "gate_pack", "ell", "csr")
     errors: dict[str, float] = {}
     for path in paths:
         errors[path] = assert_close(path, ffn(x, layer.weights, path), exact, x.dtype)
-    errors["hot_cold"] = assert_close("hot_cold", ffn(x, split, "hot_cold"), exact, x.dtype)
+    errors["hot_cold"] = assert_close("hot_cold", ffn(x, ordered, "hot_cold"), exact, x.dtype)
     for count in DECODE_TOKENS:
         errors["decode"] = assert_close("decode", ffn(x[:count], layer.weights, "decode"), exact[:count], x.dtype)
     words = pack_gate(x, layer.weights, SETTINGS.form, SETTINGS.gate)
@@ -83,7 +87,7 @@ def ffn_runners(layer: SyntheticLayer, rows: int) -> tuple[dict[str, Runner], fl
     """Runners of all paths on one shape, and the measured nnz."""
     weights, count = layer.weights, rotations(rows * WIDTH * 2 * 2)
     sets = [tokens(layer, rows, seed) for seed in range(min(count, 4))]
-    fused, split = FusedWeights.of(weights), SplitWeights.of(weights, layer.law.frequency)
+    fused, ordered = FusedWeights.of(weights), weights.by_frequency(layer.law.frequency)
     words = [pack_gate(x, weights, SETTINGS.form, SETTINGS.gate) for x in sets]
     out = torch.empty_like(sets[0])
 
@@ -94,10 +98,10 @@ def ffn_runners(layer: SyntheticLayer, rows: int) -> tuple[dict[str, Runner], fl
         "dense_eager": each(lambda x, _: dense_eager(x, weights)),
         "dense_fused": each(lambda x, _: dense_fused(x, fused)),
         "twell": each(lambda x, _: ffn(x, weights, "twell")),
-        "hot_cold": each(lambda x, _: ffn(x, split, "hot_cold")),
+        "hot_cold": each(lambda x, _: ffn(x, ordered, "hot_cold")),
         "gate_compact": each(lambda x, _: ffn(x, weights, "gate_compact")),
         "gate_cublas": each(lambda x, _: x @ weights.gate.T),
-        "pack_gate": each(lambda x, w: hopper.pack_gate(x, weights, SETTINGS.form, w)),
+        "pack_gate": each(lambda x, w: hopper.pack_gate(x, weights, SETTINGS.form, w.words)),
         "up_down": each(lambda x, w: up_down(x, w, weights, Worklist.empty(rows, x.device), out=out)),
     }
     if rows <= 4096:
@@ -146,7 +150,11 @@ def bench_decode() -> Iterator[list[dict[str, Any]]]:
             "dense_eager": captured([lambda x=x, w=w: dense_eager(x, w.weights) for x, w, _ in pairs]),
             "dense_fused": captured([lambda x=x, f=f: dense_fused(x, f) for x, _, f in pairs]),
             "decode": captured([lambda x=x, w=w: ffn(x, w.weights, "decode") for x, w, _ in pairs]),
+            "decode_triton": captured([lambda x=x, w=w: decode.decode_ffn(x, w.weights) for x, w, _ in pairs]),
         }
+        if count <= hopper.DECODE_TOKENS[-1]:
+            cuda = [lambda x=x, w=w: hopper.decode_ffn(x, w.weights) for x, w, _ in pairs]
+            runners["decode_cuda"] = captured(cuda)
         timings = time_runners(runners, samples=11)
         print("decode", count, {n: f"{t.median_s * 1e6:.1f}" for n, t in timings.items()}, flush=True)
         shape = {"pattern": "independent", "tokens": count, "d": WIDTH, "f": NEURONS, "nnz": 29}
@@ -179,16 +187,22 @@ def peak_mb(step: Callable[[], None]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
+def training_steps(rows: int, nnz: int) -> dict[str, Callable[[], None]]:
+    """Forward and backward of one layer on the Zipf pattern, dense and sparse."""
+    layer = make_layer("zipf", nnz)
+    x = tokens(layer, rows, 3)
+    dy = torch.randn_like(x)
+    ordered = layer.weights.by_frequency(layer.law.frequency)
+    return {
+        "dense": training_step(x, dy, layer.weights, dense_train),
+        "sparse": training_step(x, dy, ordered, sparse_ffn_train),
+    }
+
+
 def bench_training() -> Iterator[list[dict[str, Any]]]:
     """Rows of forward + backward on the Zipf pattern: time and peak memory, sparse and dense."""
     for rows, nnz in TRAINING_SHAPES:
-        layer = make_layer("zipf", nnz)
-        x = tokens(layer, rows, 3)
-        dy = torch.randn_like(x)
-        steps = {
-            "dense": training_step(x, dy, layer.weights, dense_train),
-            "sparse": training_step(x, dy, layer.weights, sparse_ffn_train),
-        }
+        steps = training_steps(rows, nnz)
         for step in steps.values():
             step()
         peaks = {name: peak_mb(step) for name, step in steps.items()}
@@ -208,10 +222,12 @@ def bench_energy() -> Iterator[list[dict[str, Any]]]:
     layers = [make_layer("independent", 29, seed) for seed in range(4)]
     inputs = [tokens(layer, 1, 3) for layer in layers]
     fused = [FusedWeights.of(layer.weights) for layer in layers]
-    decode = captured([lambda x=x, w=w: ffn(x, w.weights, "decode") for x, w in zip(inputs, layers, strict=True)] * 8)
+    sparse = captured([lambda x=x, w=w: ffn(x, w.weights, "decode") for x, w in zip(inputs, layers, strict=True)] * 8)
     dense = captured([lambda x=x, f=f: dense_fused(x, f) for x, f in zip(inputs, fused, strict=True)] * 8)
-    yield [energy_row("decode", decode, "independent", 1, 29.0)]
+    yield [energy_row("decode", sparse, "independent", 1, 29.0)]
     yield [energy_row("dense_fused", dense, "independent", 1, 29.0)]
+    for name, step in training_steps(16384, 29).items():
+        yield [energy_row(f"training_{name}", eager([step]), "zipf", 16384, 29.0)]
 
 
 def energy_row(name: str, runner: Runner, pattern: str, rows: int, nnz: float) -> dict[str, Any]:
@@ -245,10 +261,10 @@ def warm(index: int) -> None:
     """One worker's share of ``warm_compilers``."""
     layer = make_layer("zipf", 29)
     x, weights = tokens(layer, 256, 1), layer.weights
-    split = SplitWeights.of(weights, layer.law.frequency)
+    ordered = weights.by_frequency(layer.law.frequency)
     jobs: list[Callable[[], object]] = [
         lambda: ffn(x, weights, "twell"),
-        lambda: ffn(x, split, "hot_cold"),
+        lambda: ffn(x, ordered, "hot_cold"),
         lambda: ffn(x, weights, "gate_compact"),
         training_step(x, torch.randn_like(x), weights, sparse_ffn_train),
         lambda: (ffn(x[:1], weights, "decode"), dense_fused(x, FusedWeights.of(weights))),

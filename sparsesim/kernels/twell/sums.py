@@ -47,50 +47,68 @@ def _fill_kernel(
 
 
 @triton.jit
-def _dot_kernel(x, weight, starts, entries, out, D: tl.constexpr, D_P2: tl.constexpr, STEP: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
+def _forward_kernel(
+    x, up, down, starts, entries, projected, out, D: tl.constexpr, D_P2: tl.constexpr, STEP: tl.constexpr
+):
+    row = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
     column = tl.arange(0, D_P2)
     inside = column < D
     token = tl.load(x + row * D + column, mask=inside, other=0.0).to(tl.float32)
+    acc = tl.load(out + row * D + column, mask=inside, other=0.0).to(tl.float32)
     last = tl.load(starts + row + 1)
     for begin in range(tl.load(starts + row), last, STEP):
         index = begin + tl.arange(0, STEP)
-        neuron = (tl.load(entries + index, mask=index < last, other=0) & 0xFFFF).to(tl.int64)
-        mask = (index < last)[:, None] & inside[None, :]
-        rows = tl.load(weight + neuron[:, None] * D + column[None, :], mask=mask, other=0.0).to(tl.float32)
-        tl.store(out + index, tl.sum(rows * token[None, :], axis=1), mask=index < last)
+        held = index < last
+        word = tl.load(entries + index, mask=held, other=0)
+        offset = (word & 0xFFFF).to(tl.int64)[:, None] * D + column[None, :]
+        mask = held[:, None] & inside[None, :]
+        up_rows = tl.load(up + offset, mask=mask, other=0.0).to(tl.float32)
+        down_rows = tl.load(down + offset, mask=mask, other=0.0).to(tl.float32)
+        value = tl.sum(up_rows * token[None, :], axis=1)
+        tl.store(projected + index, value, mask=held)
+        hidden = (word & -65536).to(tl.float32, bitcast=True) * value
+        acc += tl.sum(hidden[:, None] * down_rows, axis=0)
+    tl.store(out + row * D + column, acc.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _rows_kernel(
+def _backward_kernel(
+    dy,
+    gate,
+    up,
+    down,
     starts,
     entries,
-    value_a,
-    weight_a,
-    value_b,
-    weight_b,
-    out,
+    projected,
+    d_projected,
+    d_gated,
+    dx,
     D: tl.constexpr,
     D_P2: tl.constexpr,
     STEP: tl.constexpr,
-    PAIR: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
+    row = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
     column = tl.arange(0, D_P2)
     inside = column < D
-    acc = tl.zeros((D_P2,), dtype=tl.float32)
+    token = tl.load(dy + row * D + column, mask=inside, other=0.0).to(tl.float32)
+    acc = tl.load(dx + row * D + column, mask=inside, other=0.0).to(tl.float32)
     last = tl.load(starts + row + 1)
     for begin in range(tl.load(starts + row), last, STEP):
         index = begin + tl.arange(0, STEP)
-        neuron = (tl.load(entries + index, mask=index < last, other=0) & 0xFFFF).to(tl.int64)
-        mask = (index < last)[:, None] & inside[None, :]
-        offset = neuron[:, None] * D + column[None, :]
-        a = tl.load(value_a + index, mask=index < last, other=0.0)
-        acc += tl.sum(a[:, None] * tl.load(weight_a + offset, mask=mask, other=0.0).to(tl.float32), axis=0)
-        if PAIR:
-            b = tl.load(value_b + index, mask=index < last, other=0.0)
-            acc += tl.sum(b[:, None] * tl.load(weight_b + offset, mask=mask, other=0.0).to(tl.float32), axis=0)
-    tl.store(out + row * D + column, acc.to(out.dtype.element_ty), mask=inside)
+        held = index < last
+        word = tl.load(entries + index, mask=held, other=0)
+        offset = (word & 0xFFFF).to(tl.int64)[:, None] * D + column[None, :]
+        mask = held[:, None] & inside[None, :]
+        down_rows = tl.load(down + offset, mask=mask, other=0.0).to(tl.float32)
+        up_rows = tl.load(up + offset, mask=mask, other=0.0).to(tl.float32)
+        gate_rows = tl.load(gate + offset, mask=mask, other=0.0).to(tl.float32)
+        d_hidden = tl.sum(down_rows * token[None, :], axis=1)
+        du = d_hidden * (word & -65536).to(tl.float32, bitcast=True)
+        dg = d_hidden * tl.load(projected + index, mask=held, other=0.0)
+        tl.store(d_projected + index, du, mask=held)
+        tl.store(d_gated + index, dg, mask=held)
+        acc += tl.sum(du[:, None] * up_rows + dg[:, None] * gate_rows, axis=0)
+    tl.store(dx + row * D + column, acc.to(dx.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -103,7 +121,6 @@ def _columns_kernel(
     value_c,
     rows_a,
     rows_bc,
-    wanted,
     out_a,
     out_b,
     out_c,
@@ -114,8 +131,7 @@ def _columns_kernel(
     neuron = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < D
-    first = tl.load(starts + neuron)
-    last = first + (tl.load(starts + neuron + 1) - first) * tl.load(wanted + neuron)
+    first, last = tl.load(starts + neuron), tl.load(starts + neuron + 1)
     a = tl.zeros((BLOCK,), dtype=tl.float32)
     b = tl.zeros((BLOCK,), dtype=tl.float32)
     c = tl.zeros((BLOCK,), dtype=tl.float32)
@@ -137,44 +153,44 @@ def _columns_kernel(
     tl.store(out_c + place, c.to(out_c.dtype.element_ty), mask=inside)
 
 
-def _tiles(neurons: int, form: TwellFormat) -> dict[str, int]:
-    tiles = form.tiles(neurons)
+def _tiles(words: Any, form: TwellFormat) -> dict[str, int]:
+    tiles = words.shape[1] // form.words
     return {"TILES": tiles, "TILES_P2": triton.next_power_of_2(tiles), "WORDS": form.words}
 
 
-def row_counts(words: Any, neurons: int, form: TwellFormat, capacity: int) -> tuple[Any, Any]:
+def row_counts(words: Any, form: TwellFormat, capacity: int) -> tuple[Any, Any]:
     """``(counts, heavy)`` of TwELL words, int32 ``[M]``; a heavy row (too many, or a full tile) counts zero."""
     counts, heavy = (torch.empty(len(words), dtype=torch.int32, device=words.device) for _ in range(2))
-    _counts_kernel[(len(words),)](words, counts, heavy, capacity, **_tiles(neurons, form))
+    _counts_kernel[(len(words),)](words, counts, heavy, capacity, **_tiles(words, form))
     return counts, heavy
 
 
-def csr_from_words(
-    words: Any, counts: Any, starts: Any, nonzeros: int, neurons: int, form: TwellFormat
-) -> tuple[Any, Any]:
+def csr_from_words(words: Any, counts: Any, starts: Any, nonzeros: int, form: TwellFormat) -> tuple[Any, Any]:
     """``(entries, tokens)`` int32 ``[nonzeros]`` of the rows that ``counts`` keeps, row by row."""
     entries, tokens = (torch.empty(nonzeros, dtype=torch.int32, device=words.device) for _ in range(2))
-    _fill_kernel[(len(words),)](words, counts, starts, entries, tokens, **_tiles(neurons, form))
+    _fill_kernel[(len(words),)](words, counts, starts, entries, tokens, **_tiles(words, form))
     return entries, tokens
 
 
-def sampled_dot(x: Any, weight: Any, starts: Any, entries: Any) -> Any:
-    """``x_t . W_j`` for every entry (t, j): float32 ``[nnz]``; ``x [M, d]``, ``weight [F, d]``."""
-    out = torch.empty(len(entries), dtype=torch.float32, device=x.device)
-    width = x.shape[1]
-    sizes = {"D": width, "D_P2": triton.next_power_of_2(width), "STEP": STEP, "num_warps": WARPS}
-    _dot_kernel[(len(x),)](x, weight, starts, entries, out, **sizes)
-    return out
+def forward_rows(x: Any, up: Any, down: Any, starts: Any, entries: Any, out: Any) -> Any:
+    """Add ``sum over a token's entries of g (x_t . Wu_j) Wd_j`` to ``out [M, d]``; the dots, float32 ``[nnz]``."""
+    projected = torch.empty(len(entries), dtype=torch.float32, device=x.device)
+    _forward_kernel[(len(x),)](x, up, down, starts, entries, projected, out, **_row_sizes(x))
+    return projected
 
 
-def weighted_rows(starts: Any, entries: Any, terms: list[tuple[Any, Any]], like: Any) -> Any:
-    """``sum over a token's entries of value * W_j``, over one or two ``(values, weight)`` terms; shaped ``like``."""
-    out = torch.empty_like(like)
-    first, second = terms[0], terms[-1]
+def backward_rows(
+    dy: Any, gate: Any, up: Any, down: Any, starts: Any, entries: Any, projected: Any, dx: Any
+) -> tuple[Any, Any]:
+    """Add the entries' part of dx to ``dx [M, d]``; the gradients of the dot products and gates, float32 ``[nnz]``."""
+    du, dg = torch.empty_like(projected), torch.empty_like(projected)
+    _backward_kernel[(len(dy),)](dy, gate, up, down, starts, entries, projected, du, dg, dx, **_row_sizes(dy))
+    return du, dg
+
+
+def _row_sizes(like: Any) -> dict[str, int]:
     width = like.shape[1]
-    sizes = {"D": width, "D_P2": triton.next_power_of_2(width), "STEP": STEP, "num_warps": WARPS}
-    _rows_kernel[(len(like),)](starts, entries, *first, *second, out, PAIR=len(terms) == 2, **sizes)
-    return out
+    return {"D": width, "D_P2": triton.next_power_of_2(width), "STEP": STEP, "num_warps": WARPS}
 
 
 def column_sums(
@@ -183,12 +199,10 @@ def column_sums(
     tokens: Any,
     values: tuple[Any, Any, Any],
     rows: tuple[Any, Any, Any],
-    wanted: Any,
 ) -> list[Any]:
     """``sum over a neuron's entries of value * row_t`` for three values; the last two share their rows.
 
-    ``starts`` int32 ``[F + 1]`` into ``order``, which lists entries by neuron; ``tokens``: row of each entry. Neurons
-    not ``wanted`` (bool ``[F]``) get zeros.
+    ``starts`` int32 ``[F + 1]`` into ``order``, which lists entries by neuron; ``tokens``: row of each entry.
     """
     neurons, width = len(starts) - 1, rows[0].shape[1]
     outs = [torch.empty(neurons, width, dtype=rows[0].dtype, device=starts.device) for _ in range(3)]
@@ -200,7 +214,6 @@ def column_sums(
         *values,
         rows[0],
         rows[1],
-        wanted.to(torch.int32),
         *outs,
         D=width,
         BLOCK=block,
