@@ -60,7 +60,19 @@ def tokens(layer: SyntheticLayer, rows: int, seed: int) -> Any:
         for row in range(1, rows):
             x[row] = law.correlation * x[row - 1] + fresh * x[row]
     x = x * (weights.width**0.5 / x.norm(dim=1, keepdim=True))
-    mean = max(float(law.frequency.mean()), 1e-6)
-    scale = law.row_sigma * torch.randn(rows, generator=generator, device=device) - law.row_sigma**2 / 2.0
-    x[:, 0], x[:, 1] = BIAS, scale / -NormalDist().inv_cdf(mean)
+    x[:, 0], x[:, 1] = BIAS, 0.0
+    if law.row_sigma > 0.0:
+        scale = law.row_sigma * torch.randn(rows, generator=generator, device=device) - law.row_sigma**2 / 2.0
+        x[:, 1] = scale / _threshold(law)
     return x.to(weights.gate.dtype)
+
+
+def _threshold(law: laws.ActivationLaw) -> float:
+    """Standard deviations that a pre-activation must exceed at the mean frequency.
+
+    Raises ValueError where half of the neurons or more are active: no shift of a token then scales its count.
+    """
+    mean = float(law.frequency.mean())
+    if mean >= 0.5:
+        raise ValueError(f"row_sigma is {law.row_sigma} at a mean frequency of {mean:.3g}: must be 0 from 0.5 on")
+    return -NormalDist().inv_cdf(max(mean, 1e-6))
