@@ -42,6 +42,7 @@ EQUATIONS = {
         "cost.forms.sparse_ffn",
         "cost.forms.memory",
         "cost.forms.collective",
+        "cost.forms.routed",
     ),
     "Tokens per expert": ("cost.routing", "cost.network.routing", "laws"),
     "Power and energy": ("cost.power", "metrics.energy"),

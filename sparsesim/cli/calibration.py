@@ -144,7 +144,13 @@ def validate(
         Path | None, typer.Argument(help="CSV of ops with measured_time_s and/or measured_energy_j.")
     ] = None,
     hardware: Annotated[str, typer.Option("--hardware", help="Hardware profile.")] = "h100-sxm",
-    suite: Annotated[str | None, typer.Option("--suite", help="published: every shipped published row.")] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite",
+            help="published: every shipped published row. ranks: messages of many GPUs from the fewest measured.",
+        ),
+    ] = None,
     tolerance: Annotated[float | None, typer.Option("--tolerance", help="Largest MAPE of a group, percent.")] = None,
     out: Out = None,
     style: FormatOption = Format.table,
@@ -155,25 +161,53 @@ def validate(
 
     with reported():
         if (table is None) == (suite is None):
-            raise InputError("name a table of measured ops, or --suite published, not both")
-        groups = _published(suite, out) if table is None else validate_table(table, hardware, out)
+            raise InputError("name a table of measured ops, or --suite published or ranks, not both")
+        groups = _suite(suite, hardware, out) if table is None else validate_table(table, hardware, out)
         if style is Format.json:
             print_json({"groups": groups})
         else:
-            print_rows(groups, style, f"{table} against {hardware}" if table else "published rows, models left out")
+            print_rows(groups, style, f"{table} against {hardware}" if table else _TITLES[str(suite)])
         if tolerance is not None and (worse := over_tolerance(groups, tolerance)):
             raise ToleranceError(f"MAPE above {tolerance:g} %: {', '.join(worse)}")
 
 
-def _published(suite: str | None, out: Path | None) -> list[dict[str, Any]]:
+_TITLES = {
+    "published": "published rows, models left out",
+    "ranks": "messages by number of GPUs: the forms fitted on the fewest, then on all, %",
+}
+
+
+def _suite(suite: str | None, hardware: str, out: Path | None) -> list[dict[str, Any]]:
+    """The error rows of a suite."""
+    from sparsesim.errors import InputError, closest
+
+    if suite not in _TITLES:
+        raise InputError(f"unknown suite {suite!r} ({', '.join(_TITLES)}; {closest(str(suite), _TITLES)})")
+    return _published(out) if suite == "published" else _by_ranks(hardware, out)
+
+
+def _by_ranks(hardware: str, out: Path | None) -> list[dict[str, Any]]:
+    """Errors by number of GPUs; with a folder, as ranks.csv there."""
+    import pandas as pd
+
+    from sparsesim.calibrate.fit.by_ranks import errors_by_ranks
+    from sparsesim.loading import data_root
+    from sparsesim.scenario import Hardware
+    from sparsesim.system import gpu_of
+
+    rows = errors_by_ranks(data_root() / "calibration" / "data" / hardware, gpu_of(Hardware(name=hardware)))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(out / "ranks.csv", index=False)
+    return rows
+
+
+def _published(out: Path | None) -> list[dict[str, Any]]:
     """The published suite's error rows; with a folder, its page is written there."""
-    from sparsesim.errors import InputError
     from sparsesim.report.published import write_page
     from sparsesim.study.published import published_suite
     from sparsesim.study.published import table as error_rows
 
-    if suite != "published":
-        raise InputError(f"unknown suite {suite!r} (published)")
     rows, left = published_suite()
     if out is not None:
         typer.echo(f"page: {write_page(rows, left, out)}", err=True)

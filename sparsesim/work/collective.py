@@ -74,6 +74,10 @@ class Send(Op):
         return self.bytes
 
 
+MODES = ("low_latency", "throughput", "all_to_all")
+"""How dispatch and combine are sent: by kernels of their own, once per expert or once per node, or by NCCL."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Routed(Op):
     ranks: Array = column("expert-parallel ranks")
@@ -83,15 +87,25 @@ class _Routed(Op):
     top_k: int = column("experts per token")
     experts: int = column("experts in all")
     dtype: str = column("of the payload", default="bf16")
-    mode: str = column("low_latency (per expert, direct) or throughput (deduplicated per node)", default="low_latency")
+    mode: str = column(
+        "low_latency (per expert, direct), throughput (deduplicated per node) or all_to_all (per expert, by a library)",
+        default="low_latency",
+    )
     groups: int = column("nodes a token may visit under group-limited routing; 0: no limit", default=0)
     load: str = column("expert load, as in moe_ffn", default="uniform")
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a mode that no kernel has."""
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {self.mode!r}; accepted: {', '.join(MODES)}")
+
     def token_bytes(self) -> float | Array:
-        """Payload of one token: fp8 carries an fp32 scale per 128 elements; 16 bytes of routing."""
-        if self.dtype == "fp8":
-            return self.d_model * (1.0 + 4.0 / 128.0) + 16.0
-        return self.d_model * dtype_bytes(self.dtype) + 16.0
+        """Payload of one token: fp8 carries an fp32 scale per 128 elements.
+
+        A kernel of its own adds 16 bytes of routing; a library's all-to-all is told the sizes before.
+        """
+        element = 1.0 + 4.0 / 128.0 if self.dtype == "fp8" else dtype_bytes(self.dtype)
+        return self.d_model * element + (0.0 if self.mode == "all_to_all" else 16.0)
 
     def link_bytes(self) -> Array:
         """Copies that leave a rank when experts are spread evenly and nothing is deduplicated."""

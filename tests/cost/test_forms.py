@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sparsesim.cost.forms import FORMS
 from sparsesim.cost.forms.attention import causal_blocks
 from sparsesim.cost.forms.base import pnorm, share
-from sparsesim.cost.forms.collective import remote_nodes
+from sparsesim.cost.forms.routed import remote_nodes
 from sparsesim.hardware.device.gpu import Chip
 from sparsesim.work import (
     OPS,

@@ -36,6 +36,8 @@ LAYER_COLUMNS: dict[str, tuple[str, ...]] = {
     "pointwise": ("tokens", "width"),
     "copy": ("bytes",),
     "send": ("bytes",),
+    "moe_dispatch": ("tokens", "d_model"),
+    "moe_combine": ("tokens", "d_model"),
 }
 """What makes a layer: cross-validation leaves whole ones out. Collectives leave out sizes."""
 

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--suite", action="append", required=True, metavar="NAME[=SECONDS]", help="may repeat; SECONDS: its budget")
     add("--out", type=Path, required=True, metavar="DIR", help="one CSV a suite; existing ones are resumed")
+    add("--gpus", type=int, help="ranks of suites over several GPUs; by default as many as the suite says")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: try suites on the host, without energy")
     add("--input-gb", type=float, default=24.0, help="random buffers that inputs are carved from")
     add("--output-gb", type=float, default=12.0, help="buffers that outputs are carved from")
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measure_all(options: argparse.Namespace) -> int:
     asked = [_budget(text) for text in options.suite]
-    suites = [load(name) for name, _ in asked]
+    suites = [load(name, options.gpus) for name, _ in asked]
     budgets = {suite.name: seconds for suite, (_, seconds) in zip(suites, asked, strict=True)}
     options.out.mkdir(parents=True, exist_ok=True)
     here = [suite for suite in suites if suite.gpus == 1]
@@ -70,7 +71,8 @@ def _measure_all(options: argparse.Namespace) -> int:
         if suite.gpus > 1:
             from sparsesim.calibrate.measure import ranks
 
-            worst = max(worst, ranks.measure(suite, options.out, budgets[suite.name]))
+            one = {"device": options.device, "check_only": options.check_only}
+            worst = max(worst, ranks.measure(suite, options.out, budgets[suite.name], **one))
     return worst
 
 

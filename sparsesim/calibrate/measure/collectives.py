@@ -7,7 +7,7 @@ others: on two GPUs the busier direction then carries s times the mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -51,8 +51,9 @@ class _Place:
         generator = torch.Generator(device=self.device).manual_seed(rank)
         return torch.randn(self.elements, generator=generator, device=self.device, dtype=torch.bfloat16)
 
-    def everyone(self) -> list[Any]:
-        return [self.data(rank) for rank in range(self.world)]
+    def everyone(self) -> Iterator[Any]:
+        """One after another: eight buffers of a GiB would not all fit beside the messages."""
+        return (self.data(rank) for rank in range(self.world))
 
 
 def message(op: Op, rank: int, world: int, clock: Clock) -> Message:
@@ -138,8 +139,12 @@ def shares(elements: int, world: int, skew: float) -> list[int]:
     return [first, *even]
 
 
-def _sum(parts: Sequence[Any]) -> Any:
-    return torch.stack([part.float() for part in parts]).sum(0)
+def _sum(parts: Iterable[Any]) -> Any:
+    wide = (part.float() for part in parts)
+    total = next(wide)
+    for part in wide:
+        total += part
+    return total
 
 
 _KINDS: dict[str, Callable[..., _Made]] = {

@@ -27,6 +27,11 @@ class RankClock:
         if device == "cuda":
             self.probe = Probe()
 
+    @property
+    def place(self) -> torch.device:
+        """Where this rank's tensors lie."""
+        return torch.device(self.device, torch.cuda.current_device()) if self.device == "cuda" else torch.device("cpu")
+
     def share(self, value: Any) -> Any:
         """Rank 0's value on every rank."""
         box = [value]
@@ -77,7 +82,8 @@ class RankClock:
         thread.join()
         inside = [tick for tick in ticks if begin + _SETTLE_S <= tick[0] <= end]
         power_w = (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
-        mean_w = statistics.fmean(self._all(power_w))
+        boards_w = self._all(power_w)
+        mean_w = statistics.fmean(boards_w)
         sustained_s = self.largest((end - begin) / (replays * runner.calls))
         return {
             "measured_time_s": sustained_s,
@@ -87,6 +93,7 @@ class RankClock:
             "calls_per_sample": replays * runner.calls,
             "measured_energy_j": mean_w * sustained_s,
             "power_w": mean_w,
+            "boards_power_w": ";".join(f"{watts:.6g}" for watts in boards_w),
         }
 
     def _collect(self, ticks: list[tuple[float, float]], finished: threading.Event) -> None:

@@ -35,10 +35,10 @@ MEASURED = (
 _SAME_ON_RESUME = ("device", "power_cap_w", "torch")
 
 
-def column_names(ops: Sequence[type[Op]]) -> list[str]:
-    """The header of a table that mixes `ops`."""
+def column_names(ops: Sequence[type[Op]], beside: Sequence[str] = ()) -> list[str]:
+    """The header of a table that mixes `ops`; `beside` follows what every table has."""
     own = dict.fromkeys(name for op in ops for name in columns(op))
-    return ["op", *own, "group", *MEASURED]
+    return ["op", *own, "group", *MEASURED, *beside]
 
 
 class Table:

@@ -15,14 +15,13 @@ from sparsesim.cost.forms.collective import (
     AllGatherForm,
     AllReduceForm,
     AllToAllForm,
-    MoeCombineForm,
-    MoeDispatchForm,
     ReduceScatterForm,
     SendForm,
 )
 from sparsesim.cost.forms.gemm import GemmForm
 from sparsesim.cost.forms.memory import CopyForm, PointwiseForm, ThresholdGemvForm
 from sparsesim.cost.forms.moe import MoeFfnForm
+from sparsesim.cost.forms.routed import MoeCombineForm, MoeDispatchForm
 from sparsesim.cost.forms.sparse_ffn import SparseFfnForm, SparseFfnTrainForm
 from sparsesim.cost.forms.ssm import SsmScanForm, SsmStepForm
 

@@ -2,10 +2,15 @@
 
 Inside a node of n ranks, s the buffer, wire = s (n-1)/n (twice that for all-reduce):
 
-    t = a + b (n-1) + (f + f_n n) wire/(wire + h) + wire/bw + s/bw_copy
+    t = a + b (n-1) + (f + f_n n) wire/(wire + h) + wire/bw + (s/n)/bw_own
 
-The saturating term is the protocol switch. Across N nodes every rank has its own NIC on its own rail: what must leave
-the node crosses it once, `t_nic = l log2(N) + bytes_out / (e * nic)`, after the part inside the node.
+The saturating term is the protocol switch. The last one is the share of a rank that goes nowhere: every rank handles
+its own s/n once more than it sends (a ring's first step copies and sends, its last only receives; an all-to-all copies
+its own part), so that a pair spends as much time on it as on the wire and eight ranks next to none. Two ranks cannot
+tell bw from bw_own; the one-way send, which has no own part, holds bw where nothing else does.
+
+Across N nodes every rank has its own NIC on its own rail: what must leave the node crosses it once,
+`t_nic = l log2(N) + bytes_out / (e * nic)`, after the part inside the node.
 """
 
 from __future__ import annotations
@@ -22,14 +27,11 @@ from sparsesim.work import (
     AllToAll,
     Array,
     Collective,
-    MoeCombine,
-    MoeDispatch,
     ReduceScatter,
     Send,
 )
 
 C = TypeVar("C", bound=Collective)
-R = TypeVar("R", MoeDispatch, MoeCombine)
 
 EVEN_UP_TO = 0.02
 """Skew above one from which an exchange counts as uneven: any difference of sizes takes the pairwise path."""
@@ -44,8 +46,8 @@ _NODE = (
     Parameter("f", "s", 0.01e-6, 60e-6, 6e-6, "the protocol switch"),
     Parameter("f_n", "s", 0.001e-6, 10e-6, 0.5e-6, "the protocol switch, a rank"),
     Parameter("h", "B", 1e3, 1e8, 2e5, "bytes at half of the switch"),
-    Parameter("link", "1", 0.3, 1.0, 0.8, "share of the link's datasheet bytes/s"),
-    Parameter("copy", "1", 0.2, 5.0, 1.0, "local copies, in units of the memory's bytes/s"),
+    Parameter("link", "1", 0.3, 1.0, 0.83, "share of the link's datasheet bytes/s; at first a one-way send's"),
+    Parameter("own", "1", 0.02, 5.0, 0.3, "a rank's own share, in units of the memory's bytes/s"),
 )
 
 
@@ -61,11 +63,12 @@ class _CollectiveForm(Form[C]):
         """Node part, then the part between nodes."""
         n, nodes, size = (np.asarray(a, float) for a in np.broadcast_arrays(op.gpus, op.nodes, op.bytes))
         local = n / nodes
-        wire = self.passes * size * (local - 1.0) / local * self.stretch(op, p)
+        stretch = self.stretch(op, p)
+        wire, own = self.passes * size * (local - 1.0) / local * stretch, size / local * stretch
         switch = (p["f"] + p["f_n"] * local) * wire / (wire + p["h"])
         inside = p["a"] + p["b"] * (local - 1.0) + switch
-        moved = wire / (p["link"] * _positive(chip.link_bytes_per_s)) + size / (p["copy"] * chip.bandwidth_bytes_per_s)
-        between, latency = _between(self.outgoing(op, size, n, nodes), nodes, p, chip)
+        moved = wire / (p["link"] * positive(chip.link_bytes_per_s)) + own / (p["own"] * chip.bandwidth_bytes_per_s)
+        between, latency = between_nodes(self.outgoing(op, size, n, nodes), nodes, p, chip)
         alone = n <= 1
         fixed = np.where(alone, 0.0, np.where(local > 1, inside, p["a"]) + latency)
         link = np.where(alone, 0.0, np.where(local > 1, moved, 0.0) + between)
@@ -151,69 +154,22 @@ class SendForm(Form[Send]):
     def timing(self, op: Send, p: Parameters, chip: Chip) -> Timing:
         """Over the link inside a node, over the NIC between nodes."""
         nodes, size = (np.asarray(a, float) for a in np.broadcast_arrays(op.nodes, op.bytes))
-        inside = size / (p["link"] * _positive(chip.link_bytes_per_s))
-        between, latency = _between(np.where(nodes > 1, size, 0.0), nodes, p, chip)
+        inside = size / (p["link"] * positive(chip.link_bytes_per_s))
+        between, latency = between_nodes(np.where(nodes > 1, size, 0.0), nodes, p, chip)
         link = np.where(nodes > 1, between, inside)
         fixed = p["a"] + p["f"] * size / (size + p["h"]) + latency
         zero = np.zeros_like(link)
         return Timing(fixed + link, zero, zero, zero, link, fixed, zero, 2.0 * size, size)
 
 
-class _RoutedForm(Form[R]):
-    parameters: ClassVar[tuple[Parameter, ...]] = (
-        Parameter("a", "s", 1e-6, 200e-6, 15e-6, "dispatch kernel inside a node"),
-        Parameter("link", "1", 0.1, 1.0, 0.6, "share of the link's datasheet bytes/s"),
-        Parameter("a_rdma", "s", 1e-6, 300e-6, 40e-6, "dispatch kernel between nodes"),
-        Parameter("nic", "1", 0.3, 1.0, 0.9, "share of the NIC's datasheet bytes/s"),
-        Parameter("rail", "s", 0.1e-6, 100e-6, 10e-6, "each doubling of the nodes"),
-    )
-
-    def timing(self, op: R, p: Parameters, chip: Chip) -> Timing:
-        """Payloads of all chosen experts, or one copy a node in throughput mode."""
-        tokens, ranks, nodes = (np.asarray(a, float) for a in np.broadcast_arrays(op.tokens, op.ranks, op.nodes))
-        payload = tokens * np.asarray(op.token_bytes(), float)
-        inside = payload * op.top_k * (ranks / nodes - 1.0) / np.maximum(ranks / nodes, 1.0)
-        copies = (
-            op.top_k * (nodes - 1.0) / nodes if op.mode == "low_latency" else remote_nodes(nodes, op.top_k, op.groups)
-        )
-        out = payload * copies
-        alone, several = ranks <= 1, nodes > 1
-        over_nic = out / (p["nic"] * _positive(chip.nic_bytes_per_s))
-        over_link = np.where(several, inside / nodes, inside) / (p["link"] * _positive(chip.link_bytes_per_s))
-        fixed = np.where(several, p["a_rdma"] + p["rail"] * np.log2(np.maximum(nodes / 2.0, 1.0)), p["a"])
-        link = np.where(several, np.maximum(over_nic, over_link), over_link)
-        fixed, link = np.where(alone, 0.0, fixed), np.where(alone, 0.0, link)
-        zero = np.zeros_like(link)
-        sent = np.where(alone, 0.0, np.where(several, out, inside))
-        return Timing(fixed + link, zero, zero, zero, link, fixed, zero, 2.0 * payload * op.top_k, sent)
-
-
-class MoeDispatchForm(_RoutedForm[MoeDispatch]):
-    """Time of `MoeDispatch`."""
-
-    op: ClassVar[str] = "moe_dispatch"
-
-
-class MoeCombineForm(_RoutedForm[MoeCombine]):
-    """Time of `MoeCombine`."""
-
-    op: ClassVar[str] = "moe_combine"
-
-
-def remote_nodes(nodes: Array, top_k: int, groups: int) -> Floats:
-    """Mean number of other nodes a token visits: L (1 - (1 - 1/L)^k) (N-1)/N with L = min(N, allowed groups)."""
-    n = np.asarray(nodes, float)
-    reach = np.minimum(n, groups) if groups else n
-    return np.asarray(reach * (1.0 - (1.0 - 1.0 / reach) ** top_k) * (n - 1.0) / n)
-
-
-def _between(out: Floats, nodes: Floats, p: Parameters, chip: Chip) -> tuple[Floats, Floats]:
+def between_nodes(out: Floats, nodes: Floats, p: Parameters, chip: Chip) -> tuple[Floats, Floats]:
+    """Seconds of the bytes through a rank's NIC, and the latency of several nodes."""
     several = nodes > 1
-    seconds = np.where(several, out / (p["nic"] * _positive(chip.nic_bytes_per_s)), 0.0)
+    seconds = np.where(several, out / (p["nic"] * positive(chip.nic_bytes_per_s)), 0.0)
     latency = np.where(several, chip.nic_s + p["rail"] * np.log2(np.maximum(nodes, 1.0)), 0.0)
     return seconds, latency
 
 
-def _positive(rate: float) -> float:
+def positive(rate: float) -> float:
     """A rate, or infinitely slow where the chip has no such link: the time says so."""
     return rate if rate > 0 else 1e-30

@@ -112,20 +112,24 @@ def _draw(op: MoeFfn, bench: Bench, seed: int) -> _Draw:
 
 
 def _experts(draw: _Draw, identity: Any, weights: Any, work: Any) -> Any:
+    out = torch.empty_like(draw.x)
+    return experts(draw.x, draw.logits, draw.chosen.shape[1], identity, weights, work, out)
+
+
+def experts(x: Any, logits: Any, top_k: int, identity: Any, weights: Any, work: Any, out: Any) -> Any:
+    """Expert feed-forward of x `[rows, d_model]` under ready logits `[rows, experts]`, into `out` of x's shape."""
     from sparsesim.kernels.moe.grouped import grouped_mm
     from sparsesim.kernels.moe.layer import combine
     from sparsesim.kernels.moe.route import route
 
     tiles, overlap = work.tiles, work.overlap
-    routing = route(
-        draw.logits, identity, draw.chosen.shape[1], tiles.router, work.scratch, work.routing, True, overlap
-    )
+    routing = route(logits, identity, top_k, tiles.router, work.scratch, work.routing, True, overlap)
     hidden = grouped_mm(
-        draw.x, weights.gate_up, routing.offsets, tiles.gate_up,
+        x, weights.gate_up, routing.offsets, tiles.gate_up,
         gated=True, row_token=routing.row_token, out=work.hidden, overlap=overlap,
     )  # fmt: skip
     expanded = grouped_mm(hidden, weights.down, routing.offsets, tiles.down, out=work.expanded, overlap=overlap)
-    return combine(expanded, routing, tiles.combine_block_d, torch.empty_like(draw.x), overlap)
+    return combine(expanded, routing, tiles.combine_block_d, out, overlap)
 
 
 def _reference(draw: _Draw, weights: Any, row: int) -> Any:
