@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.cost.choice import fastest
+from sparsesim.cost.choice import dense_ops, fastest, summed
 from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, SIBLING_HALF_WIDTH, TRANSFER_HALF_WIDTH, ClassFit, Fit, load_fit
 from sparsesim.cost.forms import FORMS, Form, Timing
 from sparsesim.cost.forms.base import Floats
@@ -62,6 +62,8 @@ class CostModel:
 
     def cost(self, op: Op) -> Cost:
         """Seconds and joules of an op; `regime="sustained"` holds it under the power cap."""
+        if isinstance(op, SparseFfn) and op.format == "dense":
+            return summed([self._of_form(part) for part in dense_ops(op)])
         if isinstance(op, SparseFfn) and op.format == "auto":
             either = fastest(self._of_form(self._sparse(op)), op, self._of_form)
             slower = either["dense"].time_s < either["sparse"].time_s

@@ -23,6 +23,10 @@ BASE_WEIGHT = 0.3
 """Prior weight of another chip's constants: forms are shares of the datasheet, so most of them carry over."""
 SOFT_EDGE = 0.1
 DIFF_STEP = 1e-3
+NO_EFFECT = 1e-2
+"""Root-mean-square change of log time, over a parameter's whole range, that counts as none."""
+ELSEWHERE = (0.3, 0.6)
+"""Shares of its range where a parameter without effect is tried."""
 _ON_BOUND = 0.01
 
 
@@ -90,11 +94,21 @@ def solve(samples: Sequence[Sample], chip: Chip, prior: Prior, start: Mapping[st
         "diff_step": DIFF_STEP,
     }
     found = least_squares(residuals, np.clip(begin, 0.02, 0.98), **options)
-    again = least_squares(residuals, np.clip(found.x + 0.05 * np.sign(0.5 - found.x), 0.02, 0.98), **options)
-    best = min((found, again), key=lambda result: result.cost)
+    starts = [found.x + 0.05 * np.sign(0.5 - found.x)]
+    if start is None:
+        idle = _without_effect(found, len(centre))
+        starts += [np.where(idle, place, found.x) for place in ELSEWHERE if idle.any()]
+    others = [least_squares(residuals, np.clip(x, 0.02, 0.98), **options) for x in starts]
+    best = min((found, *others), key=lambda result: result.cost)
     values = {q.name: _from(q, x) for q, x in zip(declared, best.x, strict=True)}
     at_bound = tuple(q.name for q, x in zip(declared, best.x, strict=True) if min(x, 1 - x) < _ON_BOUND)
     return Solution(values, _covariance(best), at_bound)
+
+
+def _without_effect(result: Any, parameters: int) -> npt.NDArray[np.bool_]:
+    """Parameters that the measured rows do not feel where a fit ended: another place in their range may fit better."""
+    felt = np.linalg.norm(result.jac[:-parameters], axis=0)
+    return np.asarray(felt < NO_EFFECT * np.sqrt(len(result.fun)))
 
 
 def _covariance(result: Any) -> list[list[float]]:

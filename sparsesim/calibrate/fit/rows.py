@@ -109,7 +109,7 @@ def by_class(frame: pd.DataFrame) -> tuple[dict[str, list[Sample]], list[str]]:
     classes: dict[str, list[Sample]] = {}
     notes: list[str] = []
     sustained = frame["regime"].eq("sustained") if "regime" in frame else np.zeros(len(frame), bool)
-    burst = frame.loc[~np.asarray(sustained) & ~eager(frame)].reset_index(drop=True)
+    burst = frame.loc[~np.asarray(sustained) & ~eager(frame) & ~dense_side(frame)].reset_index(drop=True)
     times: Floats = burst["measured_time_s"].to_numpy(dtype=np.float64)
     for group in groups(burst):
         if not isinstance(group, Group):
@@ -129,6 +129,13 @@ def eager(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
         return np.zeros(len(frame), bool)
     collective = frame["op"].isin([name for name, op in OPS.items() if "gpus" in columns(op)])
     return (frame["graph"].str.lower().isin(["false", "0"]) & ~collective).to_numpy(dtype=bool)
+
+
+def dense_side(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows of a sparse FFN that was, or had best been, computed densely: they are made of other classes' kernels."""
+    if not {"format", "backend"} <= set(frame.columns):
+        return np.zeros(len(frame), bool)
+    return (frame["format"].eq("dense") | frame["backend"].str.startswith("dense")).to_numpy(dtype=bool)
 
 
 def launch_s(frame: pd.DataFrame) -> float | None:

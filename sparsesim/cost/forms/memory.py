@@ -16,7 +16,7 @@ ROW_KNEE = 4.0
 
 _STREAM = (
     Parameter("t0", "s", 0.3e-6, 30e-6, 2.5e-6, "launch and drain"),
-    Parameter("bandwidth", "1", 0.3, 1.0, 0.88, "share of the datasheet's bytes/s"),
+    Parameter("bandwidth", "1", 0.02, 1.0, 0.88, "share of the datasheet's bytes/s"),
     Parameter("x_half", "B", 1e3, 3e7, 1e6, "bytes at which the memory's ramp costs as much again"),
 )
 

@@ -1,10 +1,14 @@
 """Activation-sparse gated ReLU FFN: a dense gate product with packing, then gathered rows of up and down.
 
-    gate = pnorm(p; 2 T d F / (peak P), bytes / B);   pack = T F 2 bytes * passes / B
-    t = t0 + gate + pack + T (t_token + nnz * 2 d b / B_row)
+    gate   = pnorm(p; 2 T d F / (peak P), bytes / B);   pack = T F 2 bytes * passes / B
+    gather = pnorm(2; nnz t_entry, T (t_token + nnz 2 d b / B_row))
+    t = t0 + gate + pack + (1 - o) gather + o T 6 d F / (spilled P)
 
 B_row is the rate at which rows are gathered: the caches' rather than the memory's, and another for patterns whose
-rows are reused (zipf) than for independent ones. `dense` is composed of its own products and has no constants here.
+rows are reused (zipf) than for independent ones. A token's entries are gathered one after the other, t_entry each,
+which is what counts for few tokens. o is the share of rows that overflow (a tile of 256 columns beyond its 31 slots,
+or a row beyond 1024 entries; `laws.overflow_probability`) and are computed densely. `dense` is composed of its own
+products and has no constants here.
 
 Training: a non-zero moves two rows forward (up, down), three for the gradients of the activations and three for those
 of the weights, eight in all; nothing but the forward's gate product is dense.
@@ -14,12 +18,25 @@ of the weights, eight in all; nothing but the forward's gate product is dense.
 
 from __future__ import annotations
 
+import functools
+from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, one_or_each, pnorm, share
+from sparsesim import laws
+from sparsesim.cost.forms.base import (
+    Floats,
+    Form,
+    Parameter,
+    Parameters,
+    Timing,
+    bytes_per_s,
+    one_or_each,
+    pnorm,
+    share,
+)
 from sparsesim.hardware.device.gpu import Chip
 from sparsesim.work import SparseFfn, SparseFfnTrain, dtype_bytes
 
@@ -36,6 +53,8 @@ class SparseFfnForm(Form[SparseFfn]):
         Parameter("passes", "1", 0.0, 40.0, 1.0, "passes over the gate's output for packing"),
         Parameter("t_token", "s", 1e-12, 1e-6, 2e-9, "a token's own cost"),
         Parameter("row", "1", 0.1, 20.0, 2.5, "gathered rows, in units of the datasheet's bytes/s"),
+        Parameter("t_entry", "s", 1e-9, 5e-6, 0.4e-6, "an entry of a token, which waits for the one before"),
+        Parameter("spilled", "1", 0.02, 1.0, 0.3, "share of the datasheet's FLOP/s in overflowing rows"),
     )
 
     def kernel_class(self, op: SparseFfn) -> str | npt.NDArray[np.str_]:
@@ -55,23 +74,49 @@ class SparseFfnForm(Form[SparseFfn]):
         memory = gate_bytes / bytes_per_s(chip, p["bandwidth"])
         gate = pnorm(p["p"], compute, memory)
         packed = tokens * neurons * size * p["passes"] / bytes_per_s(chip, p["bandwidth"])
-        gathered = tokens * (p["t_token"] + op.nnz * 2.0 * op.d_model * size / bytes_per_s(chip, p["row"]))
-        scales = gate * share(p["p"], compute, memory) + gathered
-        hbm = np.asarray(op.hbm_bytes(), float) + tokens * neurons * size * p["passes"]
+        rows_bytes = op.nnz * 2.0 * op.d_model * size
+        streamed = tokens * (p["t_token"] + rows_bytes / bytes_per_s(chip, p["row"]))
+        over = overflow_share(op)
+        gathered = (1.0 - over) * pnorm(CHAIN_KNEE, op.nnz * p["t_entry"], streamed)
+        dense_flop = over * 6.0 * tokens * op.d_model * neurons
+        spilled = dense_flop / (p["spilled"] * chip.peak(op.dtype))
         fixed = p["t0"] + np.zeros_like(gate)
-        executed = flop + 4.0 * tokens * op.d_model * op.nnz
+        executed = flop + (1.0 - over) * 4.0 * tokens * op.d_model * op.nnz + dense_flop
+        hbm = np.asarray(op.hbm_bytes(), float) + tokens * neurons * size * p["passes"]
         return Timing(
-            fixed + gate + packed + gathered,
-            scales,
-            compute,
+            fixed + gate + packed + gathered + spilled,
+            gate * share(p["p"], compute, memory) + gathered + spilled,
+            compute + spilled,
             memory + packed + gathered,
             0.0,
             fixed,
             executed,
             hbm,
             0.0,
-            tokens * (op.nnz * 2.0 * op.d_model * size + neurons * size * p["passes"]),
+            tokens * ((1.0 - over) * rows_bytes + neurons * size * p["passes"]),
         )
+
+
+def overflow_share(op: SparseFfn) -> Floats:
+    """Share of rows that no sparse row can hold, by the op's pattern and format."""
+    each = np.vectorize(lambda nnz, neurons: _overflow(op.pattern, op.format, float(nnz), round(float(neurons))))
+    return np.asarray(each(op.nnz, op.d_ff), float)
+
+
+@functools.lru_cache(maxsize=4096)
+def _overflow(pattern: str, form: str, nnz: float, neurons: int) -> float:
+    if form == "csr" or nnz <= 0.0:
+        return 0.0
+    try:
+        frequency = (laws.zipf_frequencies if pattern == "zipf" else laws.uniform_frequencies)(neurons, nnz)
+    except ValueError:
+        return 1.0  # more than the pattern's living neurons carry
+    spread = float(np.sqrt(np.sum(frequency * (1.0 - frequency))))
+    row = 1.0 - NormalDist(nnz, max(spread, 1e-9)).cdf(ROW_SLOTS)
+    if form != "twell":
+        return row
+    law = laws.ActivationLaw(laws.shuffled(frequency, 0))
+    return 1.0 - (1.0 - row) * (1.0 - laws.overflow_probability(law, TILE, TILE_SLOTS))
 
 
 class SparseFfnTrainForm(Form[SparseFfnTrain]):
@@ -103,6 +148,10 @@ class SparseFfnTrainForm(Form[SparseFfnTrain]):
 
 MOVED_ROWS = 8.0
 """Rows of d_model elements that a non-zero moves, forward and backward."""
+CHAIN_KNEE = 2.0
+"""Sharpness between a token's own chain of entries and what all tokens stream together."""
+TILE, TILE_SLOTS, ROW_SLOTS = 256, 31, 1024
+"""Columns and slots of a TwELL tile, and entries of a compacted row (kernels/twell, `FfnSettings`)."""
 DECODED = ("auto", "twell", "dense")
 """Formats served by kernels of their own at few tokens; the others convert the dense gate at any number."""
 DECODE_TOK = 64

@@ -1,10 +1,12 @@
 """State-space kernels.
 
-Step: t = t0 + bytes / B. Scan, fused:
+Step: t = t0 + bytes / B. Scan, fused, one program a sequence and head that walks its chunks:
 
-    t = t0 + t1 B H / SM + pnorm(6; B chunks H 64 w / SM + bytes / B, chunks t_chunk)
+    q = ceil(B H / SM),  s = flat + (1 - flat) (state of a head / 64 x 128),  r = 1 + ragged [tokens no whole chunks]
+    t = t0 + q t1 + r pnorm(6; chunks s t_chunk, chunks s q 64 w, bytes / B)
 
-The chain over chunks is serial, so one long prompt is bound by latency until B H exceeds the SMs.
+The chain over chunks is serial, so one long prompt is bound by latency until B H exceeds the SMs; then the SM with the
+most programs decides.
 """
 
 from __future__ import annotations
@@ -50,9 +52,11 @@ class SsmScanForm(Form[SsmScan]):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("t0", "s", 0.3e-6, 100e-6, 10e-6, "launch and drain"),
         Parameter("t1", "s", 1e-9, 50e-6, 1e-6, "a head's own cost"),
-        Parameter("w", "s", 1e-12, 1e-6, 5e-9, "a token of a head on one SM, for 64 x 128 of state"),
+        Parameter("w", "s", 1e-12, 1e-6, 25e-9, "a token of a head on one SM, for 64 x 128 of state"),
         Parameter("bandwidth", "1", 0.2, 1.0, 0.7, "share of the datasheet's bytes/s"),
         Parameter("t_chunk", "s", 0.05e-6, 100e-6, 2e-6, "a chunk in the serial chain"),
+        Parameter("flat", "1", 0.0, 1.0, 0.3, "share of a chunk's time that does not follow the state's size"),
+        Parameter("ragged", "1", 0.0, 1.0, 0.2, "what masking costs where tokens are no whole chunks"),
     )
 
     def kernel_class(self, op: SsmScan) -> str:
@@ -61,17 +65,17 @@ class SsmScanForm(Form[SsmScan]):
 
     def timing(self, op: SsmScan, p: Parameters, chip: Chip) -> Timing:
         """Chunks spread over the SMs, or the chain of them."""
-        chunks = np.ceil(np.asarray(op.tokens, float) / CHUNK_TOK)
-        size = np.asarray(op.head_dim, float) * op.state / (64.0 * 128.0)
-        lanes = op.batch * np.asarray(op.heads, float) / chip.sms
+        tokens = np.asarray(op.tokens, float)
+        chunks = np.ceil(tokens / CHUNK_TOK) * np.where(tokens % CHUNK_TOK > 0, 1.0 + p["ragged"], 1.0)
+        state = np.asarray(op.head_dim, float) * op.state / (64.0 * 128.0)
+        steps = chunks * (p["flat"] + (1.0 - p["flat"]) * state)
+        programs = np.ceil(op.batch * np.asarray(op.heads, float) / chip.sms)
         hbm = np.asarray(op.hbm_bytes(), float)
-        work = lanes * chunks * CHUNK_TOK * p["w"] * size
+        chain, work = steps * p["t_chunk"], steps * programs * CHUNK_TOK * p["w"]
         memory = hbm / bytes_per_s(chip, p["bandwidth"])
-        chain = chunks * p["t_chunk"]
-        busy = pnorm(SCAN_KNEE, work + memory, chain)
-        fixed = p["t0"] + p["t1"] * lanes
-        stretches = busy * share(SCAN_KNEE, chain, work + memory)
-        stretches = stretches + busy * share(SCAN_KNEE, work + memory, chain) * work / np.maximum(work + memory, 1e-30)
+        busy = pnorm(SCAN_KNEE, chain, work, memory)
+        fixed = p["t0"] + p["t1"] * programs
+        stretches = busy * (1.0 - share(SCAN_KNEE, memory, chain, work))
         return Timing(
             fixed + busy,
             stretches,
