@@ -2,11 +2,11 @@
 
 Step: t = t0 + bytes / B. Scan, fused, one program a sequence and head that walks its chunks:
 
-    q = ceil(B H / SM),  s = flat + (1 - flat) (state of a head / 64 x 128),  r = 1 + ragged [tokens no whole chunks]
-    t = t0 + q t1 + r pnorm(6; chunks s t_chunk, chunks s q 64 w, bytes / B)
+    q = ceil(B H / SM),  s = flat + (1 - flat) (state of a head / 64 x 128)
+    t = t0 + q t1 + pnorm(6; chunks s t_chunk, chunks s q 64 w, bytes / B)
 
 The chain over chunks is serial, so one long prompt is bound by latency until B H exceeds the SMs; then the SM with the
-most programs decides.
+most programs decides. Where tokens are no whole chunks another kernel runs, with masks in place of bulk copies.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, pnorm, share
+from sparsesim.cost.forms.base import Form, Parameter, Parameters, Timing, bytes_per_s, one_or_each, pnorm, share
 from sparsesim.hardware.device.gpu import Chip
 from sparsesim.work import SsmScan, SsmStep
 from sparsesim.work.ssm import CHUNK_TOK
@@ -56,17 +57,17 @@ class SsmScanForm(Form[SsmScan]):
         Parameter("bandwidth", "1", 0.2, 1.0, 0.7, "share of the datasheet's bytes/s"),
         Parameter("t_chunk", "s", 0.05e-6, 100e-6, 2e-6, "a chunk in the serial chain"),
         Parameter("flat", "1", 0.0, 1.0, 0.3, "share of a chunk's time that does not follow the state's size"),
-        Parameter("ragged", "1", 0.0, 1.0, 0.2, "what masking costs where tokens are no whole chunks"),
     )
 
-    def kernel_class(self, op: SsmScan) -> str:
-        """One set per recurrence."""
-        return f"ssm_scan.{op.kind}"
+    def kernel_class(self, op: SsmScan) -> str | npt.NDArray[np.str_]:
+        """One set per recurrence, and another for masked chunks."""
+        masked = np.asarray(op.tokens, float) % CHUNK_TOK > 0
+        return one_or_each(np.where(masked, f"ssm_scan.{op.kind}.masked", f"ssm_scan.{op.kind}"))
 
     def timing(self, op: SsmScan, p: Parameters, chip: Chip) -> Timing:
         """Chunks spread over the SMs, or the chain of them."""
         tokens = np.asarray(op.tokens, float)
-        chunks = np.ceil(tokens / CHUNK_TOK) * np.where(tokens % CHUNK_TOK > 0, 1.0 + p["ragged"], 1.0)
+        chunks = np.ceil(tokens / CHUNK_TOK)
         state = np.asarray(op.head_dim, float) * op.state / (64.0 * 128.0)
         steps = chunks * (p["flat"] + (1.0 - p["flat"]) * state)
         programs = np.ceil(op.batch * np.asarray(op.heads, float) / chip.sms)
