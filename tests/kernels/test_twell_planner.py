@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -78,3 +81,34 @@ def test_costs_that_fall_with_nnz_are_refused() -> None:
         fit_costs(1, 1.0, [(10, 2.0), (20, 1.0)])
     with pytest.raises(ValueError, match="at least two values"):
         fit_costs(1, 1.0, [(10, 2.0), (10, 2.1)])
+
+
+BENCHMARK = Path(__file__).parents[2] / "calibration" / "data" / "h100-sxm" / "twell_ffn.csv"
+
+
+def measured_cases() -> list[tuple[int, str, list[tuple[float, float, float]]]]:
+    """(tokens, pattern, [(nnz, dense seconds, sparse seconds)]) of the shapes measured at many nnz on an H100."""
+    rows = pd.read_csv(BENCHMARK, comment="#")
+    cases = []
+    for (tokens, pattern), group in rows.groupby(["tokens", "pattern"]):
+        times = group.pivot_table(index="nnz", columns="kernel", values="time_us") * 1e-6
+        dense = times[["dense_eager", "dense_fused"]].min(axis=1)
+        sparse = times["hot_cold" if pattern == "zipf" else "twell"]
+        if len(times) >= 6:
+            points = list(zip(times.index, dense, sparse, strict=True))
+            cases.append((int(tokens), str(pattern), [tuple(map(float, point)) for point in points]))
+    return cases
+
+
+@pytest.mark.parametrize(("tokens", "pattern", "points"), measured_cases(), ids=lambda v: str(v)[:12])
+def test_the_choice_is_never_slower_than_dense_by_more_than_three_percent_as_measured(
+    tokens: int, pattern: str, points: list[tuple[float, float, float]]
+) -> None:
+    gained = 0
+    for place, (nnz, dense_s, sparse_s) in enumerate(points):
+        seen = [(n, s) for i, (n, _, s) in enumerate(points) if i != place and n < 300]
+        found = NnzProfile(np.full(2 * tokens, nnz), capacity=1024)
+        chosen = choose(fit_costs(tokens, dense_s, seen, overflow_s_per_row=0.24e-6), found)
+        gained += chosen == "sparse"
+        assert (sparse_s if chosen == "sparse" else dense_s) <= 1.03 * dense_s
+    assert gained >= 4

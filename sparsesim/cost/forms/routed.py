@@ -5,9 +5,10 @@ Kernels of their own (modes `low_latency`, `throughput`): a launch, and the slow
 A library's all-to-all (mode `all_to_all`), inside a node of n ranks. A rank's T tokens are P = T k d b bytes of rows,
 the busiest rank gets P* >= P of them (its expected rows, from the load); (n-1)/n of either crosses the link:
 
-    t = a + b (n-1) + s T + f wire/(wire + h) + wire/(link) + 2 P/(copy),    wire = P* (n-1)/n
+    t = a + b (n-1) + r d + s T + f wire/(wire + h) + wire/(link) + 2 P/(copy),    wire = P* (n-1)/n
 
-s T is the counting sort (dispatch only), 2 P/copy the permutation or the weighted sum, which do not know of ranks.
+r d is the router's product, which one program walks along a row, and s T the counting sort (both dispatch only);
+2 P/copy is the permutation or the weighted sum, which do not know of ranks.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class _RoutedForm(Form[R]):
         local, rows = ranks / nodes, tokens * op.top_k
         busiest = np.maximum(busiest_rows(op, tokens, ranks), rows) * width
         wire = busiest * (local - 1.0) / local / nodes
-        fixed = p["a"] + p["b"] * (local - 1.0) + p["f"] * wire / (wire + p["h"]) + self.sort_s(tokens, p)
+        fixed = p["a"] + p["b"] * (local - 1.0) + p["f"] * wire / (wire + p["h"]) + self.route_s(op, tokens, p)
         over, latency = between_nodes(busiest * (nodes - 1.0) / nodes, nodes, p, chip)
         alone = ranks <= 1
         link = np.where(alone, 0.0, wire / (p["link"] * positive(chip.link_bytes_per_s)) + over)
@@ -86,8 +87,8 @@ class _RoutedForm(Form[R]):
         sent = np.where(alone, 0.0, rows * width * (ranks - 1.0) / ranks)
         return Timing(fixed + link + memory, zero, zero, memory, link, fixed, zero, passes + 2.0 * sent, sent)
 
-    def sort_s(self, tokens: Floats, p: Parameters) -> Floats:
-        """Counting sort before the rows are permuted: none, unless the kernel sorts."""
+    def route_s(self, op: R, tokens: Floats, p: Parameters) -> Floats:
+        """What comes before rows are permuted: nothing, unless the kernel routes."""
         return np.zeros_like(tokens)
 
 
@@ -98,14 +99,13 @@ class MoeDispatchForm(_RoutedForm[MoeDispatch]):
     parameters: ClassVar[tuple[Parameter, ...]] = (
         *_SENT,
         *_LIBRARY,
-        Parameter(
-            "sort", "s", 0.1e-9, 100e-9, 6e-9, "router's choice and counting sort of a token, before an all-to-all"
-        ),
+        Parameter("sort", "s", 0.1e-9, 100e-9, 6e-9, "router's choice and counting sort of a token, by a library"),
+        Parameter("router", "s", 1e-11, 1e-7, 2e-9, "an element of a row in the router's product, by a library"),
     )
 
-    def sort_s(self, tokens: Floats, p: Parameters) -> Floats:
-        """In proportion to the tokens."""
-        return p["sort"] * tokens
+    def route_s(self, op: MoeDispatch, tokens: Floats, p: Parameters) -> Floats:
+        """The router along a row, the sort by tokens."""
+        return p["sort"] * tokens + p["router"] * np.asarray(op.d_model, float)
 
 
 class MoeCombineForm(_RoutedForm[MoeCombine]):

@@ -13,7 +13,7 @@ from sparsesim.kernels.twell.launch import DecodeLaunch, GateLaunch
 from sparsesim.kernels.twell.packed import Packed
 from sparsesim.kernels.twell.weights import FfnWeights
 
-HOPPER_DECODE_TOKENS = 2
+HOPPER_DECODE_TOKENS = 4
 """Up to here the CUDA decode kernel was the faster one on an H100 (see the README's table)."""
 
 
