@@ -72,6 +72,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+WHOLE_NAME = 40
+"""Characters up to which the names in a table's first column are not broken over lines."""
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]], style: Format, title: str = "") -> None:
     """Rows with equal keys as a table, JSON or CSV."""
     if style is Format.json:
@@ -94,7 +98,8 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     names = list(rows[0]) if rows else []
     for name in names:
         number = all(isinstance(row[name], int | float) or row[name] in ("", None) for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        whole = name == names[0] and max(len(_cell(row[name])) for row in rows) <= WHOLE_NAME
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in names))
     Console(soft_wrap=False).print(table)
