@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.cost.kernel import Cost, CostModel
-from sparsesim.cost.power import PowerModel, clock_under_cap, one_clock_under_cap
+from sparsesim.cost.power import PowerModel, at_full_clock, clock_under_cap, one_at_full_clock, one_clock_under_cap
 from sparsesim.hardware.engine import Engine
 from sparsesim.work import MoeFfn, Op, Task
 from sparsesim.work.collective import COLLECTIVES
@@ -89,6 +89,7 @@ def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerMode
     own = total[..., TIME] + total[..., EXPERTS]
     core = total[..., CORE] * kernels / np.where(own > 0, own, 1.0)
     rest = memory + total[..., LINK]
+    time, core = at_full_clock(time, core, total[..., COMPUTE], rest, power)
     clock = clock_under_cap(time, core, total[..., COMPUTE], rest, power)
     stretched = time + core * (1.0 / clock - 1.0)
     compute = total[..., COMPUTE] * clock**power.exponent
@@ -106,6 +107,7 @@ def finished_one(total: Sequence[float], overhead: Overhead, engine: Engine, pow
     memory += overhead.sampling_s * overhead.sampling_w
     core *= kernels / (kernel_s + expert_s)
     if power.static_w + (compute + memory + link) / time > power.cap_w:
+        time, core = one_at_full_clock(time, core, compute, memory + link, power)
         clock = one_clock_under_cap(time, core, compute, memory + link, power)
         time += core * (1.0 / clock - 1.0)
         compute *= clock**power.exponent

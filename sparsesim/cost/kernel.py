@@ -12,7 +12,7 @@ from sparsesim.cost.choice import dense_ops, fastest, summed
 from sparsesim.cost.fitted import PRIOR_HALF_WIDTH, SIBLING_HALF_WIDTH, TRANSFER_HALF_WIDTH, ClassFit, Fit, load_fit
 from sparsesim.cost.forms import FORMS, Form, Timing
 from sparsesim.cost.forms.base import Floats
-from sparsesim.cost.power import PowerModel, clock_under_cap, power_model
+from sparsesim.cost.power import PowerModel, at_full_clock, clock_under_cap, power_model
 from sparsesim.hardware.device.gpu import Chip, Gpu
 from sparsesim.work import Array, Collective, Op, SparseFfn
 
@@ -127,7 +127,7 @@ class CostModel:
         ones = np.ones_like(time)
         ratio = time / np.where(np.asarray(timing.time_s) > 0, timing.time_s, 1.0)
         core = np.asarray(timing.compute_s) * ratio * ones
-        compute_j = np.asarray(timing.flop_executed) * self.power.flop_energy(op.compute_dtype()) * ones
+        compute_j = self.power.compute_j(op.flop(), timing.flop_executed, op.compute_dtype()) * ones
         compute_j = compute_j + np.asarray(timing.sram_bytes) * self.power.sram_j_per_byte
         memory_j = np.asarray(timing.hbm_bytes) * self.power.memory_j_per_byte * ones
         per_byte = np.where(
@@ -135,6 +135,7 @@ class CostModel:
         )
         link_j = np.asarray(timing.link_bytes) * per_byte * ones
         if op.regime == "sustained":
+            time, core = at_full_clock(time, core, compute_j, memory_j + link_j, self.power)
             clock = clock_under_cap(time, core, compute_j, memory_j + link_j, self.power)
             time, compute_j = time + core * (1.0 / clock - 1.0), compute_j * clock**self.power.exponent
             core = core / clock

@@ -2,14 +2,19 @@
 
     P(f) = P0 + E_core/t * (f/f_max)^m + E_rest/t
 
-P0 is the active idle, E_core the executed FLOP times J/FLOP of their dtype and the bytes that
-pass through the multiprocessors outside of matrix products times their J/byte, E_rest the bytes times J/byte of the
-memory and the links. Where P(f_max) exceeds the cap the clock drops to f with P(f) = cap, the part of the time that
-computes stretches, t(f) = t + t_core (f_max/f - 1), and the core's energy falls to E_core (f/f_max)^m.
+P0 is the active idle; E_core the FLOP times J/FLOP of their dtype, those of a tile's zero padding at a share of it, and
+the bytes that pass through the multiprocessors outside of matrix products times their J/byte; E_rest the bytes times
+J/byte of the memory and the links. Where P(f_max) exceeds the cap the clock drops to f with P(f) = cap, the part of the
+time that computes stretches, t(f) = t + t_core (f_max/f - 1), and the core's energy falls to E_core (f/f_max)^m.
+
+Kernels that ask for much more than the cap were not at f_max when their burst was measured: within milliseconds a board
+holds its power below a burst cap B of its own, at a clock c with P(c) = B for the measured time. So t(f) starts from
+t - t_core (1 - c) and t_core c, what the kernel would take at f_max (`at_full_clock`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -42,6 +47,19 @@ class PowerModel:
     compute_j_per_flop: Mapping[str, float] = field(default_factory=dict)
     exponent: float = CLOCK_EXPONENT
     sram_j_per_byte: float = 0.0
+    burst_cap_w: float = math.inf
+    padding_share: float = 1.0
+
+    @property
+    def bursts(self) -> bool:
+        """Whether a burst cap is known."""
+        return math.isfinite(self.burst_cap_w)
+
+    def compute_j(self, flop: Array, executed: Array, dtype: str) -> Floats:
+        """Joules of `flop` in a kernel that executes as many with its padding."""
+        padding = np.maximum(np.asarray(executed, float) - flop, 0.0)
+        useful = np.minimum(flop, np.asarray(executed, float))
+        return np.asarray((useful + self.padding_share * padding) * self.flop_energy(dtype))
 
     def flop_energy(self, dtype: str) -> float:
         """J/FLOP of a dtype; one that was not measured takes bf16's in proportion to its bits."""
@@ -68,7 +86,20 @@ def power_model(gpu: Gpu, fit: Fit, cap_w: float | None = None) -> PowerModel:
         compute_j_per_flop={**compute, **fitted.get("compute_j_per_flop", {})},
         exponent=fitted.get("exponent", CLOCK_EXPONENT),
         sram_j_per_byte=fitted.get("sram_j_per_byte", 0.0),
+        padding_share=fitted.get("padding_share", 1.0),
+        burst_cap_w=gpu.power.cap.value * fitted.get("burst_cap_share", math.inf),
     )
+
+
+def at_full_clock(
+    time_s: Array, core_s: Array, core_j: Array, rest_j: Array, power: PowerModel
+) -> tuple[Floats, Floats]:
+    """Time and core time of a measured burst as they would be at full clock."""
+    time, core, e_core, e_rest = (np.asarray(a, float) for a in np.broadcast_arrays(time_s, core_s, core_j, rest_j))
+    room = np.maximum((power.burst_cap_w - power.static_w) * time - e_rest, 0.0) if power.bursts else e_core
+    share = np.where(e_core > room, room / np.where(e_core > 0, e_core, 1.0), 1.0)
+    clock = np.maximum(share ** (1.0 / power.exponent), _LOWEST_CLOCK)
+    return time - core * (1.0 - clock), core * clock
 
 
 def clock_under_cap(time_s: Array, core_s: Array, core_j: Array, rest_j: Array, power: PowerModel) -> Floats:
@@ -92,6 +123,17 @@ def clock_under_cap(time_s: Array, core_s: Array, core_j: Array, rest_j: Array, 
         above = watts(middle) > power.cap_w
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return np.where(over, low, 1.0)
+
+
+def one_at_full_clock(
+    time_s: float, core_s: float, core_j: float, rest_j: float, power: PowerModel
+) -> tuple[float, float]:
+    """Time and core time of `at_full_clock` for one step, in plain floats."""
+    room = (power.burst_cap_w - power.static_w) * time_s - rest_j
+    if core_j <= room:
+        return time_s, core_s
+    clock = max((max(room, 0.0) / core_j) ** (1.0 / power.exponent), _LOWEST_CLOCK)
+    return time_s - core_s * (1.0 - clock), core_s * clock
 
 
 def one_clock_under_cap(time_s: float, core_s: float, core_j: float, rest_j: float, power: PowerModel) -> float:

@@ -1,9 +1,10 @@
 """Energy coefficients from rows with measured joules: static watts, J/FLOP by dtype, J/byte of memory and link.
 
-    E = P0 t + (sum a_dtype FLOP_executed + a_x SRAM bytes) (f/f_max)^m + b HBM bytes + c link bytes
+    E = P0 t + (sum a_dtype (FLOP + s padding) + a_x SRAM bytes) (f/f_max)^m + b HBM bytes + c link bytes
 
-with the measured time and clock, so that the errors of the time forms stay out; relative errors, all coefficients
-positive. HBM bytes and executed FLOP are those of the time forms.
+s being what a product with a tile's zero padding costs of a full one; with the measured time and clock, so that the
+errors of the time forms stay out; relative errors, all coefficients positive. HBM bytes and padding are those of the
+time forms. The burst cap (`cost.power`) is the one that leads from the rows' burst times to their sustained ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from sparsesim.cost.forms import FORMS
 from sparsesim.cost.kernel import CostModel
-from sparsesim.cost.power import CLOCK_EXPONENT
+from sparsesim.cost.power import CLOCK_EXPONENT, PowerModel, at_full_clock, clock_under_cap
 from sparsesim.cost.table import Group, groups
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 FOLDS = 5
+PADDING_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 OPTIONAL = ("link_j_per_byte", "sram_j_per_byte")
 """Coefficients that a table fits only where its rows move such bytes."""
 
@@ -36,12 +38,21 @@ class EnergyRows:
     time_s: Floats
     energy_j: Floats
     clock: Floats
-    flop: dict[str, Floats]
+    useful: dict[str, Floats]
+    padding: dict[str, Floats]
     hbm_bytes: Floats
     link_bytes: Floats
     label: npt.NDArray[np.str_]
     sram_bytes: Floats
+    burst_s: Floats
+    core_share: Floats
     base: Mapping[str, float] = field(default_factory=dict)
+    padding_share: float = 1.0
+
+    @property
+    def flop(self) -> dict[str, Floats]:
+        """FLOP by dtype, padding at its share."""
+        return {dtype: own + self.padding_share * self.padding[dtype] for dtype, own in self.useful.items()}
 
     def design(self, exponent: float) -> tuple[list[str], Floats]:
         """Names of the coefficients and the matrix [n, coefficients] of what they multiply."""
@@ -65,8 +76,9 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
     n = len(own)
     if n < 8:
         return None
-    hbm, link, sram, label = np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, "", object)
-    flop: dict[str, Floats] = {}
+    hbm, link, sram, core, label = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, "", object)
+    useful: dict[str, Floats] = {}
+    padding: dict[str, Floats] = {}
     used = np.zeros(n, bool)
     for group in groups(own):
         if not isinstance(group, Group):
@@ -76,17 +88,31 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
         parameters = {q.name: q.start for q in form.parameters}
         timing = form.timing(group.op, parameters, model.chip)
         dtype = group.op.compute_dtype()
-        flop.setdefault(dtype, np.zeros(n))[group.rows] = np.broadcast_to(timing.flop_executed, group.rows.shape)
+        executed, asked = np.asarray(timing.flop_executed, float), np.asarray(group.op.flop(), float)
+        useful.setdefault(dtype, np.zeros(n))[group.rows] = np.minimum(asked, executed)
+        padding.setdefault(dtype, np.zeros(n))[group.rows] = np.maximum(executed - asked, 0.0)
         hbm[group.rows], link[group.rows] = cost.hbm_bytes, cost.link_bytes
         sram[group.rows] = timing.sram_bytes
+        core[group.rows] = np.minimum(timing.compute_s / np.asarray(timing.time_s), 1.0)
         label[group.rows] = group.op.op
         used[group.rows] = True
     clocks = _column(own, "clock_mhz") * 1e6 / model.gpu.clock.max.value
     clock = np.where(np.isfinite(clocks) & (clocks > 0.1), np.minimum(clocks, 1.0), 1.0)
     time, joules = _column(own, "measured_time_s"), _column(own, "measured_energy_j")
-    kept = {d: f[used] for d, f in flop.items() if f.any()}
+    computing = [d for d in useful if useful[d].any()]
+    burst: Floats = own["alternatives"].str.extract(r"burst=([0-9.e+-]+)")[0].to_numpy(dtype=np.float64)
     return EnergyRows(
-        time[used], joules[used], clock[used], kept, hbm[used], link[used], label[used].astype(str), sram[used]
+        time[used],
+        joules[used],
+        clock[used],
+        {d: useful[d][used] for d in computing},
+        {d: padding[d][used] for d in computing},
+        hbm[used],
+        link[used],
+        label[used].astype(str),
+        sram[used],
+        burst[used],
+        core[used],
     )
 
 
@@ -106,13 +132,12 @@ def _column(frame: pd.DataFrame, name: str) -> Floats:
 def fit_energy(rows: EnergyRows, cap_w: float, base: Mapping[str, Any]) -> dict[str, Any]:
     """Coefficients, their errors on left-out fifths (percent), and the cap's mean power where it was reached.
 
-    Another chip's coefficients (`base`) stand in as one further row each: they hold what few rows leave open.
+    Another chip's coefficients (`base`) stand in as one further row each: they hold what few rows leave open. Its share
+    of padding is taken over.
     """
-    rows = replace(rows, base=flat(base))
-    from scipy.optimize import minimize_scalar
-
-    best = minimize_scalar(lambda m: _solve(rows, m, None)[1], bounds=(1.0, 2.5), method="bounded")
-    exponent = float(best.x) if (rows.clock < 0.95).sum() >= 4 else CLOCK_EXPONENT
+    shares = (base["padding_share"],) if "padding_share" in base else PADDING_SHARES
+    tried = [_exponent(replace(rows, base=flat(base), padding_share=share)) for share in shares]
+    rows, exponent, _ = min(tried, key=lambda one: one[2])
     coefficients, _ = _solve(rows, exponent, None)
     errors = _left_out(rows, exponent)
     power = rows.energy_j / rows.time_s
@@ -121,6 +146,7 @@ def fit_energy(rows: EnergyRows, cap_w: float, base: Mapping[str, Any]) -> dict[
         "static_w": coefficients.pop("static_w"),
         "memory_j_per_byte": coefficients.pop("memory_j_per_byte"),
         "exponent": exponent,
+        "padding_share": rows.padding_share,
         "rows": len(rows.time_s),
         "half_width": float(np.quantile(np.abs(np.log1p(errors)), 0.9)),
         "errors": {"mape": 100 * float(np.mean(np.abs(errors))), "bias": 100 * float(np.mean(errors))},
@@ -128,8 +154,51 @@ def fit_energy(rows: EnergyRows, cap_w: float, base: Mapping[str, Any]) -> dict[
     result |= {name: coefficients.pop(name) for name in OPTIONAL if name in coefficients}
     if len(capped) >= 2:
         result["cap_share"] = float(np.median(capped) / cap_w)
+        result |= _burst_cap(rows, result, coefficients, exponent, cap_w)
     result["compute_j_per_flop"] = {dtype: value for dtype, value in coefficients.items() if value > 0}
     return result
+
+
+def _exponent(rows: EnergyRows) -> tuple[EnergyRows, float, float]:
+    """The rows, the clock exponent that suits them best, and the loss there."""
+    from scipy.optimize import minimize_scalar
+
+    if (rows.clock < 0.95).sum() < 4:
+        return rows, CLOCK_EXPONENT, _solve(rows, CLOCK_EXPONENT, None)[1]
+    best = minimize_scalar(lambda m: _solve(rows, m, None)[1], bounds=(1.0, 2.5), method="bounded")
+    return rows, float(best.x), float(best.fun)
+
+
+def _burst_cap(
+    rows: EnergyRows, found: Mapping[str, Any], flop: Mapping[str, float], exponent: float, cap_w: float
+) -> dict[str, float]:
+    """Burst cap over cap that best leads from burst to sustained times, with its error in percent; none on few rows."""
+    from scipy.optimize import minimize_scalar
+
+    own = np.isfinite(rows.burst_s) & (rows.energy_j / rows.time_s > 0.96 * cap_w)
+    if own.sum() < 4:
+        return {}
+    core_j = rows.sram_bytes * found.get("sram_j_per_byte", 0.0) + sum(rows.flop[d] * flop[d] for d in rows.flop)
+    rest_j = rows.hbm_bytes * found["memory_j_per_byte"] + rows.link_bytes * found.get("link_j_per_byte", 0.0)
+    work = (rows.burst_s[own], (rows.core_share * rows.burst_s)[own], core_j[own], rest_j[own])
+
+    def log_errors(share: float) -> Floats:
+        power = PowerModel(
+            found["static_w"],
+            0.0,
+            cap_w * found["cap_share"],
+            0.0,
+            0.0,
+            0.0,
+            exponent=exponent,
+            burst_cap_w=share * cap_w,
+        )
+        time, core = at_full_clock(*work, power)
+        clock = clock_under_cap(time, core, *work[2:], power)
+        return np.asarray(np.log((time + core * (1.0 / clock - 1.0)) / rows.time_s[own]))
+
+    best = minimize_scalar(lambda share: float(np.abs(log_errors(share)).sum()), bounds=(1.0, 2.0), method="bounded")
+    return {"burst_cap_share": float(best.x), "sustained_mape": 100 * float(np.mean(np.abs(log_errors(best.x))))}
 
 
 def _solve(rows: EnergyRows, exponent: float, mask: npt.NDArray[np.bool_] | None) -> tuple[dict[str, float], float]:

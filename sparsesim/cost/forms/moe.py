@@ -71,6 +71,7 @@ class MoeFfnForm(Form[MoeFfn]):
             up[4] + down[4],
             up[5] + down[5] + traffic,
             np.zeros_like(rows),
+            up[5] + down[5] + traffic,
         ]
         return Timing(*(f.reshape(shape) for f in fields))
 
