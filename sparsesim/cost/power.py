@@ -97,7 +97,7 @@ def at_full_clock(
     """Time and core time of a measured burst as they would be at full clock."""
     time, core, e_core, e_rest = (np.asarray(a, float) for a in np.broadcast_arrays(time_s, core_s, core_j, rest_j))
     room = np.maximum((power.burst_cap_w - power.static_w) * time - e_rest, 0.0) if power.bursts else e_core
-    share = np.where(e_core > room, room / np.where(e_core > 0, e_core, 1.0), 1.0)
+    share = np.divide(room, e_core, out=np.ones_like(time), where=e_core > room)
     clock = np.maximum(share ** (1.0 / power.exponent), _LOWEST_CLOCK)
     return time - core * (1.0 - clock), core * clock
 

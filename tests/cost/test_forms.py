@@ -14,6 +14,7 @@ from sparsesim.cost.forms import FORMS
 from sparsesim.cost.forms.attention import causal_blocks
 from sparsesim.cost.forms.base import pnorm, share
 from sparsesim.cost.forms.routed import remote_nodes
+from sparsesim.cost.forms.sparse_ffn import overflow_share
 from sparsesim.hardware.device.gpu import Chip
 from sparsesim.work import (
     OPS,
@@ -29,6 +30,7 @@ from sparsesim.work import (
     Op,
     Pointwise,
     Send,
+    SparseFfn,
     SsmScan,
     SsmStep,
 )
@@ -43,6 +45,7 @@ EXAMPLES: list[tuple[Op, tuple[str, ...]]] = [
     (SsmScan(batch=2.0, tokens=2000.0, heads=80.0, head_dim=64.0, state=128.0), ("batch", "tokens", "heads")),
     (MoeFfn(tokens=64.0, d_model=2048.0, d_ff=768.0, experts=128, top_k=8), ("tokens", "d_model", "d_ff")),
     (Pointwise(kind="add_norm", tokens=64.0, width=4096.0), ("tokens", "width")),
+    (SparseFfn(tokens=500.0, d_model=2048.0, d_ff=5632.0, nnz=29.0, format="twell"), ("tokens", "d_model")),
     (Copy(bytes=1e8), ("bytes",)),
     (AllReduce(gpus=4.0, bytes=1e6), ("bytes", "gpus")),
     (AllToAll(gpus=4.0, bytes=1e6), ("bytes",)),
@@ -161,3 +164,36 @@ def test_a_selective_scan_is_counted_by_elements_of_its_state() -> None:
     assert scan.flop() == 9 * 8 * 1000 * 5120 * 16
     chunked = dataclasses.replace(scan, kind="mamba2")
     assert chunked.flop() > 10 * scan.flop()
+
+
+def sparse_s(chip: Chip, **changed: Any) -> float:
+    op = SparseFfn(**({"tokens": 4096.0, "d_model": 2048.0, "d_ff": 5632.0, "nnz": 29.0, "format": "twell"} | changed))
+    return float(seconds(op, chip))
+
+
+def test_rows_that_overflow_are_those_of_the_law_and_cost_their_dense_products(chip: Chip) -> None:
+    """At 300 uniform active neurons of 1024 every tile of 256 holds about 75, beyond its 31 slots."""
+    op = SparseFfn(tokens=4096.0, d_model=1024.0, d_ff=1024.0, nnz=300.0, pattern="independent", format="twell")
+    assert float(overflow_share(op)) == pytest.approx(1.0)
+    assert float(overflow_share(dataclasses.replace(op, nnz=4.0))) == pytest.approx(0.0, abs=1e-9)
+    assert float(overflow_share(dataclasses.replace(op, format="csr"))) == 0.0
+    spilled = 4096 * 6 * 1024 * 1024 / (START["sparse_ffn"]["spilled"] * chip.peak("bf16"))
+    full = sparse_s(chip, d_model=1024.0, d_ff=1024.0, nnz=300.0, pattern="independent")
+    empty = sparse_s(chip, d_model=1024.0, d_ff=1024.0, nnz=0.0, pattern="independent")
+    assert full - empty == pytest.approx(spilled - 4096 * START["sparse_ffn"]["t_token"], rel=1e-6)
+
+
+def test_a_single_tokens_entries_are_a_chain(chip: Chip) -> None:
+    """One token of 100 against 200 entries: 100 t_entry more, whatever the caches could stream."""
+    more = sparse_s(chip, tokens=1.0, nnz=200.0) - sparse_s(chip, tokens=1.0, nnz=100.0)
+    assert more == pytest.approx(100 * START["sparse_ffn"]["t_entry"], rel=0.01)
+
+
+def test_a_scan_pays_whole_programs_a_multiprocessor(chip: Chip) -> None:
+    """132 heads are one program on each of 132 multiprocessors, 133 are two on one of them."""
+    one, two, still = (
+        float(seconds(SsmScan(batch=1.0, tokens=8192.0, heads=heads, head_dim=64.0, state=128.0), chip))
+        for heads in (132.0, 133.0, 264.0)
+    )
+    assert two > 1.05 * one
+    assert still == pytest.approx(two, rel=0.02)

@@ -1,11 +1,19 @@
 """Power under a cap."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsesim.cost.power import PowerModel, clock_under_cap, one_clock_under_cap
+from sparsesim.cost.power import (
+    PowerModel,
+    at_full_clock,
+    clock_under_cap,
+    one_at_full_clock,
+    one_clock_under_cap,
+)
 
 POWER = PowerModel(100.0, 70.0, 400.0, 1e-10, 1e-10, 1e-9, {"bf16": 1e-12}, 1.0)
 
@@ -41,3 +49,39 @@ def test_a_lower_cap_is_slower() -> None:
     clocks = [float(clock_under_cap(1.0, 0.8, 500.0, 50.0, power)) for power in caps]
     assert clocks == sorted(clocks)
     assert np.all(np.diff(clocks) > 0)
+
+
+BURST = replace(POWER, burst_cap_w=500.0)
+
+
+def test_a_hand_solved_burst() -> None:
+    """1 s measured, all computing, 800 J at full clock: 100 + 800 c = 500 at c = 1/2, so half a second at full."""
+    time, core = at_full_clock(1.0, 1.0, 800.0, 0.0, BURST)
+    assert (float(time), float(core)) == pytest.approx((0.5, 0.5))
+    # Steady at 400 W: 100 + 800 f / (0.5 / f) = 400 at f = sqrt(3/16), hence 0.5 / f = 1.1547 s: 15 % over the burst.
+    clock = float(clock_under_cap(time, core, 800.0, 0.0, BURST))
+    assert 0.5 / clock == pytest.approx(1.1547, rel=1e-4)
+
+
+def test_a_burst_below_its_cap_was_at_full_clock() -> None:
+    assert at_full_clock(1.0, 0.7, 350.0, 40.0, BURST) == (1.0, 0.7)
+    assert at_full_clock(1.0, 0.7, 900.0, 40.0, POWER) == (1.0, 0.7)
+
+
+@given(part=st.floats(0.05, 1.0), core_w=st.floats(0.0, 1000.0), rest_w=st.floats(0.0, 200.0))
+def test_the_steady_state_is_never_faster_than_the_burst_and_meets_the_cap(
+    part: float, core_w: float, rest_w: float
+) -> None:
+    time, core = at_full_clock(1.0, part, core_w, rest_w, BURST)
+    assert (float(time), float(core)) == pytest.approx(one_at_full_clock(1.0, part, core_w, rest_w, BURST))
+    clock = clock_under_cap(time, core, core_w, rest_w, BURST)
+    steady = float(time + core * (1.0 / clock - 1.0))
+    watts = BURST.static_w + (core_w * float(clock) ** BURST.exponent + rest_w) / steady
+    assert steady >= 1.0 - 1e-9
+    assert watts <= BURST.cap_w * (1 + 1e-6)
+
+
+def test_padding_costs_its_share_and_more_than_all_is_no_padding() -> None:
+    power = replace(POWER, padding_share=0.4)
+    assert float(power.compute_j(1e12, 3e12, "bf16")) == pytest.approx(1.0 + 0.4 * 2.0)
+    assert float(power.compute_j(2e12, 1e12, "bf16")) == pytest.approx(1.0)
