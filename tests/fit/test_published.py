@@ -45,22 +45,20 @@ def test_intervals_hold_what_they_say(rows: list[Judged]) -> None:
 
 
 def test_mixture_of_experts_against_dense(rows: list[Judged]) -> None:
-    """Energy of Qwen3-30B-A3B over Qwen3-32B's at the batches both were measured at on two GPUs.
-
-    The aim, 15 %, is missed: the server's expert steps grow by a third between 64 and 96 sequences, where ours do not.
-    """
+    """Energy of Qwen3-30B-A3B over Qwen3-32B's at the batches both were measured at, on one and two GPUs."""
     energy = {
-        (r.group.split(" on ")[0], float(r.name.rsplit(" ", 1)[1])): r
+        (*r.group.split(" on "), float(r.name.rsplit(" ", 1)[1])): r
         for r in rows
-        if r.quantity == "energy per token" and r.group.endswith("on 2 H100")
+        if r.quantity == "energy per token" and r.group.endswith(" H100")
     }
     pairs = []
-    for (model, batch), row in energy.items():
-        dense = [r for (m, b), r in energy.items() if m == "qwen3-32b" and abs(b - batch) < 0.5]
+    for (model, gpus, batch), row in energy.items():
+        dense = [r for (m, g, b), r in energy.items() if (m, g) == ("qwen3-32b", gpus) and abs(b - batch) < 0.5]
         if model == "qwen3-30b-a3b" and dense:
             pairs.append((row.predicted / dense[0].predicted) / (row.measured / dense[0].measured))
-    assert len(pairs) >= 8
-    assert abs(np.mean(pairs) - 1) <= 0.18
+    assert len(pairs) >= 10
+    assert np.mean(np.abs(np.array(pairs) - 1)) <= 0.15
+    assert abs(np.mean(pairs) - 1) <= 0.05
 
 
 def test_no_group_moves_without_a_word(rows: list[Judged]) -> None:
