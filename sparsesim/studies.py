@@ -60,6 +60,11 @@ class PlanOptions(Frozen):
     devices: int | None = Field(None, ge=1, description="at most, all replicas; else the scenario's own number")
     finalists: int = Field(10, ge=1, description="candidates that are simulated")
     requests: int = Field(2000, ge=1, description="of each simulation, the workload's first")
+    pools: bool | Literal["only"] | None = Field(
+        None,
+        description="search pools of prefill and decode beside replicas that do both, or only pools; by default where"
+        " the deployment or an axis names pools",
+    )
 
 
 OPTIONS: dict[str, type[Frozen]] = {

@@ -92,8 +92,7 @@ def test_the_grid_ends_where_it_is_told_to(most: int) -> None:
 def test_a_saturated_point_serves_what_its_full_batch_can(made: Plan) -> None:
     """By Little's law the highest rate times the time a request decodes is the batch."""
     family = made.search.families[0]
-    assert family.system is not None
-    steps, demand = family.system.steps, family.variant.demand
+    steps, demand = family.instance.made.steps, family.variant.demand
     over = curves(steps, priced(steps, demand.load, (2048,), 64), steps.costs.power)
     found = operate(over, demand, np.array([1e4]), np.array([64.0]), 0, pausing=False)
     assert found.saturated[0]
@@ -169,9 +168,9 @@ def test_what_does_not_fit_is_counted_in_bytes(busy: dict[str, Any]) -> None:
     reason = next(one for one in found.reasons if one.kind == "memory")
     assert reason.family == "tp 1"
     usable = 0.9 * 81559 * 2**20
-    family = found.search.families[0]
-    assert family.plan is not None
-    assert reason.by == pytest.approx(70.55e9 * 2 + family.plan.reserve_bytes - usable, rel=0.02)
+    plan_of = found.search.families[0].instance.plan
+    assert plan_of is not None
+    assert reason.by == pytest.approx(70.55e9 * 2 + plan_of.reserve_bytes - usable, rel=0.02)
     assert found.winner is not None
 
 

@@ -25,6 +25,31 @@ BISECTIONS = 36
 
 
 @dataclass(frozen=True, slots=True)
+class Gaps:
+    """What a delay between a request's first two tokens adds to its TPOT: one over its gaps, o - 1.
+
+    Means and percentiles over requests, and those of a delay that grows with the prompt (over the mean prompt's).
+    """
+
+    mean: float = 0.0
+    high: float = 0.0
+    mean_by_prompt: float = 0.0
+    high_by_prompt: float = 0.0
+
+    @classmethod
+    def of(cls, prompt_tok: Floats, output_tok: Floats, percentile: float) -> Gaps:
+        """Of requests' lengths; one token has no gap."""
+        several = output_tok > 1
+        share = np.where(several, 1.0 / np.maximum(output_tok - 1.0, 1.0), 0.0)
+        columns = (share, share * prompt_tok / prompt_tok.mean())
+        (mean, high), (mean_by, high_by) = (
+            (float(one[several].mean()) if several.any() else 0.0, float(np.percentile(one, percentile)))
+            for one in columns
+        )
+        return cls(mean, high, mean_by, high_by)
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """What a deployment is asked for: lengths, and the percentile that its SLO is about.
 
@@ -40,6 +65,7 @@ class Demand:
     long_output: float
     spread: float
     deviations: float
+    gaps: Gaps = Gaps()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +200,15 @@ def _watts(seen: _Seen, rate: Floats, running: Floats, own: Floats, decoding: Fl
     """Mean power of the replica's devices: prompts, decoding, and idling with clocks that stay up a while."""
     prefilling = np.minimum(rate * own, 1.0)
     busy = np.minimum(1.0, prefilling + decoding * (1 - prefilling))
-    gap = (1 - busy) / np.maximum(rate, 1e-300)
-    dropped = np.exp(-CLOCK_HOLD_S / np.maximum(gap, 1e-300))
-    idle = (1 - busy) * (seen.curves.active_idle_w * (1 - dropped) + seen.curves.idle_w * dropped)
     width = seen.curves.decode.shape[1]
     prompts = sum(seen.prompt(running, k) for k in range(1, width))
     steps = sum(seen.decode(1 + running, k) for k in range(1, width))
+    idle = idle_watts(seen.curves, busy, rate)
     return np.asarray(rate * prompts + steps / seen.decode(1 + running) * (busy - prefilling) + idle)
+
+
+def idle_watts(curves: Curves, busy: Floats, rate: Floats) -> Floats:
+    """Mean power of a replica's devices between steps, whose gaps are exponential."""
+    gap = (1 - busy) / np.maximum(rate, 1e-300)
+    dropped = np.exp(-CLOCK_HOLD_S / np.maximum(gap, 1e-300))
+    return np.asarray((1 - busy) * (curves.active_idle_w * (1 - dropped) + curves.idle_w * dropped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,17 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.closed_form import Load, phase_steps
+from sparsesim.closed_form import Load
 from sparsesim.cost.memory import check_fits
 from sparsesim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
 from sparsesim.scenario import Scenario
+from sparsesim.simulation import pool_phases
 from sparsesim.study.planning.finalists import Finalist, Search, name_of, rank
+from sparsesim.study.planning.instances import Instance, instances, smallest_pair
 from sparsesim.study.planning.launch import Launch, launches
 from sparsesim.study.planning.money import LABELS, OBJECTIVES
+from sparsesim.study.planning.pools import pools
 from sparsesim.study.planning.reasons import Reason, miss_of, reasons, ruled_out
-from sparsesim.study.planning.screen import LOADS, Family, Screened, families, joined, limits_of, screen
-from sparsesim.study.planning.space import Space, space
-from sparsesim.system import background, single_pool
+from sparsesim.study.planning.screen import LOADS, Family, Screened, joined, limits_of, screen
+from sparsesim.study.planning.sites import POOLS, Role
+from sparsesim.study.planning.space import Space, Variant, space
+from sparsesim.system import background, systems
 
 Told = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done, and of how much (0: not known)."""
@@ -117,29 +122,21 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
         InputError: the study's axes or options cannot be used, or no combination of them is possible at all.
 
     """
-    clock, partial = _Clock(), False
+    clock = _Clock()
     over = space(scenario)
     _check_objective(over)
-    known: list[Family] = []
-    tables: list[Screened] = []
     clock.lap("space")
-    begin, early = time.perf_counter(), False
+    table = _Table(over, told)
     try:
-        for family in families(over):
-            known.append(replace(family, number=len(known)))
-            table = screen(over, known[-1])
-            if table is not None:
-                tables.append(table)
-            told("screening", sum(map(len, tables)), 0)
-            if tables and not early and time.perf_counter() - begin > EARLY_S:
-                early = True
-                told(f"so far: {_guess(known, tables, over, time.perf_counter() - begin)}", 0, 0)
+        table.fill()
+        partial = False
     except KeyboardInterrupt:
         partial = True
     clock.lap("screening")
-    if not tables:
-        return _without_candidates(over, known, clock.seconds, partial)
-    everything = joined(tables)
+    known = table.families
+    if not table.parts:
+        return _without_candidates(over, known, table.beside, clock.seconds, partial)
+    everything = joined(table.parts)
     search = Search(known, everything.take(np.flatnonzero(everything.load == 1.0)), over.options.objective)
     if search.column not in search.candidates.objectives:
         raise InputError(Problem(f"{over.options.objective!r} has no figure on some device", path="study.options"))
@@ -149,7 +146,59 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
     clock.lap("simulation")
     made = _finished(over, everything, search, dead, partial)
     clock.lap("reasons")
-    return replace(made, seconds=clock.seconds)
+    return replace(made, reasons=[*made.reasons, *table.beside], seconds=clock.seconds)
+
+
+@dataclass
+class _Table:
+    """The screening as it grows: families, their candidates, and reasons that are of no family."""
+
+    over: Space
+    told: Told
+    families: list[Family] = field(default_factory=list)
+    parts: list[Screened] = field(default_factory=list)
+    beside: list[Reason] = field(default_factory=list)
+    _begin: float = field(default_factory=time.perf_counter)
+    _early: bool = False
+
+    def fill(self) -> None:
+        """Screen every variant: first replicas that do both phases, then pools of the same instances."""
+        for variant in self.over.variants:
+            known: list[tuple[Instance, tuple[Role, ...]]] = []
+            for one, roles in instances(self.over, variant):
+                known.append((one, roles))
+                if "serve" in roles or not one.fits:
+                    family = Family(len(self.families), one)
+                    self._add([family], screen(self.over, family) if "serve" in roles else None)
+            if POOLS[0] in self.over.roles:
+                self._pair(variant, known)
+
+    def _pair(self, variant: Variant, known: list[tuple[Instance, tuple[Role, ...]]]) -> None:
+        by_role: dict[Role, list[Instance]] = {role: [one for one, own in known if role in own] for role in POOLS}
+        found, table = pools(self.over, variant, by_role, len(self.families))
+        if table is None:
+            name = f"{variant.name}: pools" if variant.name else "pools"
+            self.beside.append(Reason(name, "invalid", no_pair(self.over, known), math.inf, 0))
+        self._add(found, table)
+
+    def _add(self, found: list[Family], table: Screened | None) -> None:
+        self.families += found
+        self.parts += [table] if table is not None else []
+        self.told("screening", sum(map(len, self.parts)), 0)
+        seconds = time.perf_counter() - self._begin
+        if self.parts and not self._early and seconds > EARLY_S:
+            self._early = True
+            self.told(f"so far: {_guess(self.families, self.parts, self.over, seconds)}", 0, 0)
+
+
+def no_pair(over: Space, known: list[tuple[Instance, tuple[Role, ...]]]) -> str:
+    """Why there are no two pools."""
+    least = smallest_pair(known)
+    if least is None:
+        return "no replica of one of the pools fits its devices"
+    if least > over.devices:
+        return f"the smallest prefill and decode replicas take {least} devices, {over.devices} are there"
+    return "no numbers of replicas of the axes go together, or nothing links the devices (deployment.transfer)"
 
 
 def _check_objective(over: Space) -> None:
@@ -196,14 +245,15 @@ def _finished(over: Space, everything: Screened, search: Search, dead: npt.NDArr
     shown: tuple[Launch, ...] = ()
     assumptions: list[str] = []
     if winner is not None:
-        system = single_pool(winner.scenario)
+        chosen = systems(winner.scenario)
         demand = search.families[int(search.candidates.family[winner.row])].variant.demand
-        load = Load(demand.rate_per_s / system.pool.replicas, demand.load.prompt_tok, demand.load.output_tok)
-        phases = phase_steps(system, load, max(float(winner.summary["running"] or 1.0), 1.0))
+        load = Load(demand.rate_per_s / winner.replicas, demand.load.prompt_tok, demand.load.output_tok)
+        phases = pool_phases(chosen, load, max(winner.running, 1.0))
         bound = {name: one.bound for name, one in phases.items()}
-        assumptions = list(background(winner.scenario, {"all": system}, phases).assumptions)
-        shown = launches(system)
-    money = [line for family in search.families if family.rates for line in family.rates.assumed]
+        assumptions = list(background(winner.scenario, chosen, phases).assumptions)
+        shown = launches(chosen)
+    rates = [one.rates for family in search.families for one in family.instances.values()]
+    money = [line for one in rates if one is not None for line in one.assumed]
     return Plan(
         space=over,
         search=search,
@@ -220,12 +270,14 @@ def _finished(over: Space, everything: Screened, search: Search, dead: npt.NDArr
     )
 
 
-def _without_candidates(over: Space, known: list[Family], seconds: dict[str, float], partial: bool) -> Plan:
+def _without_candidates(
+    over: Space, known: list[Family], beside: list[Reason], seconds: dict[str, float], partial: bool
+) -> Plan:
     """Nothing fits or goes together."""
     blank = _nothing()
     search = Search(known, blank, over.options.objective)
     dead = np.zeros(0, bool)
-    found = reasons(search, dead, None)
+    found = [*beside, *reasons(search, dead, None)]
     nowhere = np.zeros(0, np.intp)
     return Plan(over, search, dead, found, None, {}, (), [], nowhere, [], seconds, partial)
 
@@ -236,7 +288,7 @@ def _nothing() -> Screened:
     words, flags = none.astype(np.str_), none.astype(np.bool_)
     columns = dict.fromkeys(OBJECTIVES.values(), none)
     return Screened(
-        whole, whole, whole, whole, words, none, none, whole, wide, wide, none, none, none, flags, columns
+        whole, whole, whole, whole, whole, words, none, none, whole, wide, wide, none, none, none, flags, words, columns
     )  # fmt: skip
 
 
@@ -251,7 +303,7 @@ def changes(everything: Screened, search: Search, winner: Finalist | None) -> li
         )
     for factor in SLO_FACTORS:
         if np.isfinite(search.limits()).any():
-            scaled = [_with_slo(one, factor) for one in search.families]
+            scaled = with_slo(search.families, factor)
             other = replace(_again(search, search.candidates), families=scaled)
             text = f"with {factor:g} times the SLO's limits"
             found.append(_choice(text, other, ruled_out(scaled, other.candidates), family))
@@ -274,11 +326,19 @@ def _choice(what: str, search: Search, dead: npt.NDArray[np.bool_], family: int)
     return Change(what, name_of(c, row, search.families[int(c.family[row])]), int(c.family[row]) == family)
 
 
-def _with_slo(family: Family, factor: float) -> Family:
-    slo = family.variant.scenario.slo
+def with_slo(families: list[Family], factor: float) -> list[Family]:
+    """The families of variants whose SLO's limits are so many times as long."""
+    variants = {id(family.variant): family.variant for family in families}
+    scaled = {key: replace(variant, scenario=_longer(variant.scenario, factor)) for key, variant in variants.items()}
+    return [
+        replace(family, instance=replace(family.instance, variant=scaled[id(family.variant)])) for family in families
+    ]
+
+
+def _longer(scenario: Scenario, factor: float) -> Scenario:
+    slo = scenario.slo
     terms = {n: limit * factor for n in ("ttft", "tpot", "e2e") if (limit := getattr(slo, n)) is not None}
-    scenario = family.variant.scenario.model_copy(update={"slo": slo.model_copy(update=terms)})
-    return replace(family, variant=replace(family.variant, scenario=scenario))
+    return scenario.model_copy(update={"slo": slo.model_copy(update=terms)})
 
 
 def nearest_limits(search: Search) -> str:
@@ -299,14 +359,13 @@ def nearest_limits(search: Search) -> str:
 
 def smallest_fit(families: list[Family]) -> str:
     """What would make the model fit, where it fits nowhere."""
-    lacking = [one for one in families if one.system is not None and one.plan is not None and one.missing_bytes > 0]
-    if not lacking or any(one.system is not None and one.missing_bytes == 0 for one in families):
+    tried = [family.instance for family in families if family.instance.system is not None]
+    if not tried or any(one.fits for one in tried):
         return ""
-    nearest = min(lacking, key=lambda one: one.missing_bytes)
-    assert nearest.system is not None
+    nearest = min(tried, key=lambda one: one.missing_bytes)
     assert nearest.plan is not None
     try:
-        check_fits(nearest.plan, nearest.system.model, nearest.system.setting, nearest.system.gpu.name)
+        check_fits(nearest.plan, nearest.made.model, nearest.made.setting, nearest.made.gpu.name)
     except DoesNotFitError as error:
         return f"nearest feasible: from {nearest.name}, {str(error).splitlines()[-1].strip()}"
     return ""
