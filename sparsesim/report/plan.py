@@ -9,7 +9,7 @@ from typing import Any
 from sparsesim.report.words import shown
 from sparsesim.study.planning.finalists import Finalist
 from sparsesim.study.planning.money import LABELS, OBJECTIVES
-from sparsesim.study.planning.reasons import Reason
+from sparsesim.study.planning.reasons import Reason, condensed
 from sparsesim.study.planning.search import Plan
 from sparsesim.study.planning.write import winner_yaml
 from sparsesim.study.points import write_text
@@ -95,7 +95,7 @@ def reason_rows(plan: Plan) -> list[dict[str, Any]]:
     """Every layout with its verdict."""
     return [
         {"layout": one.family, "candidates": one.candidates, "verdict": KINDS[one.kind], "why": _why(one)}
-        for one in plan.reasons
+        for one in condensed(plan.reasons)
     ]
 
 

@@ -91,9 +91,10 @@ def priced(steps: ReplicaSteps, load: Load, budgets: Sequence[int], most: int) -
     model, setting = steps.model, steps.setting
     groups = setting.dp * setting.pp
     n = grid(most)
-    held = np.ceil(n / groups)
+    held = np.ceil(np.maximum(n, 1.0) / groups)  # a row of no sequences is taken for one of one
     contexts = np.append(load.contexts, load.contexts.mean())
     by_context = _sum(steps, model.decode_tasks(held[:, None], contexts[None, :], setting), (len(n), len(contexts)))
+    others = np.where(n[:, None] > 0, by_context[:, -1], 0.0)
     place, q, kv = _chunks(load.prompt_tok, n, budgets)
     beside = n[place[:, 1]]
     tokens = np.ceil((beside + q) / groups)
@@ -114,7 +115,7 @@ def priced(steps: ReplicaSteps, load: Load, budgets: Sequence[int], most: int) -
         sequences=n,
         budgets=len(budgets),
         decode=shared[:first] + by_context[:, :-1].mean(axis=1),
-        prompt=shared[first:] + chunks + by_context[place[:, 1], -1],
+        prompt=shared[first:] + chunks + others[place[:, 1]],
         place=place,
         tokens=tokens,
         full=full + by_budget * (prompts / share)[:, None],

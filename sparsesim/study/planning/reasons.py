@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ LIMITED = {
     "decode": " (by the decode pool)",
     "transfer": " (by the KV between the pools)",
 }
+NEAREST = 3
+"""Pairs of pools of one verdict that are shown one by one."""
 MEAN_BOUNDS_FROM = 80.0
 """Percentile from which a mean above the limit rules a candidate out without simulation."""
 
@@ -31,8 +34,7 @@ class Reason:
 
     Kinds: winner, invalid (layout and model do not go together), memory (`by` bytes a device are missing), saturated
     (`by` requests/s too few), ttft_s, tpot_s, e2e_s (`by` seconds above the limit), dominated (`by` of the objective
-    above the winner's), unknown (may be as good, left unsimulated). `group` is what a prefill pool stands beside, the
-    same for all pairs with one decode instance; empty for replicas that do both phases.
+    above the winner's), unknown (may be as good, left unsimulated). `pair` for pools of prefill and decode.
     """
 
     family: str
@@ -40,7 +42,7 @@ class Reason:
     text: str
     by: float
     candidates: int
-    group: str = ""
+    pair: bool = False
 
 
 def ruled_out(families: list[Family], candidates: Screened) -> npt.NDArray[np.bool_]:
@@ -58,9 +60,31 @@ def reasons(search: Search, dead: npt.NDArray[np.bool_], winner: Finalist | None
     found = []
     for family in search.families:
         rows = by_family[ends[family.number] : ends[family.number + 1]]
-        found.append(replace(_reason(search, family, rows, dead, ratio, winner), group=_group(family)))
+        found.append(replace(_reason(search, family, rows, dead, ratio, winner), pair=family.prefill is not None))
     order = ["winner", "dominated", "unknown", *TERMS, "saturated", "memory", "invalid"]
     return sorted(found, key=lambda one: (order.index(one.kind), one.by))
+
+
+def condensed(found: list[Reason]) -> list[Reason]:
+    """The reasons for a reader: of pairs with one verdict the nearest `NEAREST`, and the others in one line."""
+    kept: list[Reason] = []
+    for kind, own in itertools.groupby(found, lambda one: one.kind):
+        of_kind = list(own)
+        pairs = [one for one in of_kind if one.pair]
+        rest = set(map(id, pairs[NEAREST:] if len(pairs) > NEAREST + 1 else []))
+        kept += [one for one in of_kind if id(one) not in rest]
+        if rest:
+            count = sum(one.candidates for one in pairs[NEAREST:])
+            text = f"by more than those above: each pair in summary.json, from {_short(pairs[NEAREST].text)}"
+            kept.append(Reason(f"{len(rest):,} more pairs of pools", kind, text, pairs[NEAREST].by, count, True))
+    return kept
+
+
+def _short(text: str) -> str:
+    """A reason without the word its verdict says."""
+    for said in ("dominated: ", "does not fit: ", "saturates: ", "misses "):
+        text = text.removeprefix(said)
+    return text
 
 
 def _reason(
@@ -101,12 +125,6 @@ def _reason(
     if simulated:
         return _missed_simulated(family, simulated, len(rows))
     return _missed(search, family, alive, "high", len(rows))
-
-
-def _group(family: Family) -> str:
-    if family.prefill is None:
-        return ""
-    return f"{family.variant.name}: {family.instance.name}" if family.variant.name else family.instance.name
 
 
 def _memory(name: str, one: Instance) -> Reason:

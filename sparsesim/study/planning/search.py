@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,20 +15,15 @@ from sparsesim.errors import DoesNotFitError, InfeasibleError, InputError, Probl
 from sparsesim.scenario import Scenario
 from sparsesim.simulation import pool_phases
 from sparsesim.study.planning.finalists import Finalist, Search, name_of, rank
-from sparsesim.study.planning.instances import Instance, instances, smallest_pair
+from sparsesim.study.planning.front import front
 from sparsesim.study.planning.launch import Launch, launches
-from sparsesim.study.planning.money import LABELS, OBJECTIVES
-from sparsesim.study.planning.pools import pools
+from sparsesim.study.planning.money import OBJECTIVES
 from sparsesim.study.planning.reasons import Reason, miss_of, reasons, ruled_out
-from sparsesim.study.planning.screen import LOADS, Family, Screened, joined, limits_of, screen
-from sparsesim.study.planning.sites import POOLS, Role
-from sparsesim.study.planning.space import Space, Variant, space
+from sparsesim.study.planning.screen import LOADS, Family, Screened, joined, limits_of
+from sparsesim.study.planning.space import Space, space
+from sparsesim.study.planning.table import Table, Told, first_guess
 from sparsesim.system import background, systems
 
-Told = Callable[[str, int, int], None]
-"""Called with what is going on, how much of it is done, and of how much (0: not known)."""
-EARLY_S = 0.6
-"""Seconds of screening after which the best so far is told: with Python's start, within two seconds."""
 SLO_FACTORS = (0.5, 2.0)
 """Multiples of every limit of the SLO, the same."""
 
@@ -96,7 +89,7 @@ class Plan:
         if near is not None:
             slo = near.scenario.slo
             lines.append(f"  nearest: {near.name}: {miss_of(near, slo.percentile, limits_of(slo))}")
-        fitting = [one for one in self.reasons if one.kind != "invalid"]
+        fitting = [one for one in self.reasons if one.kind != "invalid" or one.pair]
         lines += [f"  {one.family}: {one.text}" for one in fitting[:3] if near is None]
         lines += [f"  {line}" for line in (nearest_limits(self.search), smallest_fit(self.search.families)) if line]
         lines += [f"  {change.what}: {change.choice}" for change in self.changes if change.choice]
@@ -126,7 +119,7 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
     over = space(scenario)
     _check_objective(over)
     clock.lap("space")
-    table = _Table(over, told)
+    table = Table(over, told)
     try:
         table.fill()
         partial = False
@@ -141,64 +134,12 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
     if search.column not in search.candidates.objectives:
         raise InputError(Problem(f"{over.options.objective!r} has no figure on some device", path="study.options"))
     dead = ruled_out(known, search.candidates)
-    told(_first(search, dead, clock.seconds["screening"]), 0, 0)
+    told(first_guess(search, dead, clock.seconds["screening"]), 0, 0)
     partial = partial or _simulate(search, dead, over.options.finalists, told)
     clock.lap("simulation")
     made = _finished(over, everything, search, dead, partial)
     clock.lap("reasons")
     return replace(made, reasons=[*made.reasons, *table.beside], seconds=clock.seconds)
-
-
-@dataclass
-class _Table:
-    """The screening as it grows: families, their candidates, and reasons that are of no family."""
-
-    over: Space
-    told: Told
-    families: list[Family] = field(default_factory=list)
-    parts: list[Screened] = field(default_factory=list)
-    beside: list[Reason] = field(default_factory=list)
-    _begin: float = field(default_factory=time.perf_counter)
-    _early: bool = False
-
-    def fill(self) -> None:
-        """Screen every variant: first replicas that do both phases, then pools of the same instances."""
-        for variant in self.over.variants:
-            known: list[tuple[Instance, tuple[Role, ...]]] = []
-            for one, roles in instances(self.over, variant):
-                known.append((one, roles))
-                if "serve" in roles or not one.fits:
-                    family = Family(len(self.families), one)
-                    self._add([family], screen(self.over, family) if "serve" in roles else None)
-            if POOLS[0] in self.over.roles:
-                self._pair(variant, known)
-
-    def _pair(self, variant: Variant, known: list[tuple[Instance, tuple[Role, ...]]]) -> None:
-        by_role: dict[Role, list[Instance]] = {role: [one for one, own in known if role in own] for role in POOLS}
-        found, table = pools(self.over, variant, by_role, len(self.families))
-        if table is None:
-            name = f"{variant.name}: pools" if variant.name else "pools"
-            self.beside.append(Reason(name, "invalid", no_pair(self.over, known), math.inf, 0))
-        self._add(found, table)
-
-    def _add(self, found: list[Family], table: Screened | None) -> None:
-        self.families += found
-        self.parts += [table] if table is not None else []
-        self.told("screening", sum(map(len, self.parts)), 0)
-        seconds = time.perf_counter() - self._begin
-        if self.parts and not self._early and seconds > EARLY_S:
-            self._early = True
-            self.told(f"so far: {_guess(self.families, self.parts, self.over, seconds)}", 0, 0)
-
-
-def no_pair(over: Space, known: list[tuple[Instance, tuple[Role, ...]]]) -> str:
-    """Why there are no two pools."""
-    least = smallest_pair(known)
-    if least is None:
-        return "no replica of one of the pools fits its devices"
-    if least > over.devices:
-        return f"the smallest prefill and decode replicas take {least} devices, {over.devices} are there"
-    return "no numbers of replicas of the axes go together, or nothing links the devices (deployment.transfer)"
 
 
 def _check_objective(over: Space) -> None:
@@ -218,25 +159,6 @@ def _simulate(search: Search, dead: npt.NDArray[np.bool_], finalists: int, told:
     except KeyboardInterrupt:
         return True
     return False
-
-
-def _guess(known: list[Family], tables: list[Screened], over: Space, seconds: float) -> str:
-    """What is best of the layouts screened so far."""
-    everything = joined(tables)
-    search = Search(known, everything.take(np.flatnonzero(everything.load == 1.0)), over.options.objective)
-    return _first(search, ruled_out(known, search.candidates), seconds)
-
-
-def _first(search: Search, dead: npt.NDArray[np.bool_], seconds: float) -> str:
-    """The screening in a sentence."""
-    row = search.next(dead)
-    count = f"{len(search.candidates):,} candidates of {len(search.families)} layouts screened in {seconds:.2f} s"
-    if row is None:
-        return f"{count}; none can meet the SLO"
-    label, unit = LABELS[search.column]
-    value = search.candidates.objectives[search.column][row]
-    name = name_of(search.candidates, row, search.families[int(search.candidates.family[row])])
-    return f"{count}; first guess: {name} ({label.lower()} {value:.4g} {unit})".replace(" )", ")")
 
 
 def _finished(over: Space, everything: Screened, search: Search, dead: npt.NDArray[np.bool_], partial: bool) -> Plan:
@@ -373,17 +295,3 @@ def smallest_fit(families: list[Family]) -> str:
 
 def _family(search: Search, row: int) -> Family:
     return search.families[int(search.candidates.family[row])]
-
-
-def front(search: Search, dead: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Rows that are best in cost, energy or time for what they give up in the others, by rising cost."""
-    c = search.candidates
-    likely = np.flatnonzero(~dead & (search.ratio() <= 1))
-    money = c.objectives.get("cost_per_mtok", c.objectives["devices"])
-    points = np.stack([money, c.objectives["j_per_output_tok"], c.objectives["e2e_s"]], axis=-1)[likely]
-    points = np.round(points / np.maximum(points.min(axis=0, initial=np.inf), 1e-300), 6)
-    kept: list[int] = []
-    for place in np.lexsort(points.T[::-1]).tolist():
-        if not any((points[other] <= points[place]).all() for other in kept):
-            kept.append(place)
-    return likely[kept]

@@ -93,6 +93,8 @@ def name_at(plan: Plan, row: int) -> str:
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write all files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (*folder.glob("launch-*.sh"), folder / "winner.yaml"):
+        path.unlink(missing_ok=True)  # an earlier plan's, which would be taken for this one's
     write_text(folder / "summary.json", dumps(summary_of(plan)) + "\n")
     write_text(folder / "candidates.csv", "".join(_lines(plan)))
     if plan.winner is not None:
