@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsesim.errors import InfeasibleError, InputError
+from sparsesim.handover import kv_bytes
 from sparsesim.metrics import summarise
 from sparsesim.scenario import KvTransfer, Scenario
 from sparsesim.serving import serve, transfer_of
 from sparsesim.sim.transfer import SharedLinks
 from sparsesim.simulation import simulate
+from sparsesim.study.cases import varied
 from sparsesim.study.planning.finalists import Search
 from sparsesim.study.planning.front import undominated
-from sparsesim.study.planning.handover import cards, handover, kv_bytes
+from sparsesim.study.planning.handover import cards, handover
 from sparsesim.study.planning.instances import instances
 from sparsesim.study.planning.prefill import erlang_c
 from sparsesim.study.planning.reasons import Reason, condensed
@@ -188,7 +190,7 @@ def test_a_lone_transfer_takes_what_the_simulations_links_give(topology: Any) ->
             np.array([known[k].layout.devices for k in rows]) * count
             for rows, count in zip((i, j), counts, strict=True)
         )
-        sizes = np.array([kv_bytes(known[k], 1000) for k in j])
+        sizes = np.array([kv_bytes(known[k].made, 1000) for k in j])
         ends = cards(known, KvTransfer())
         idle = handover((ends, ends), (i, j), counts, (devices[0], devices[1]), sizes, np.full(len(i), 1e-9))
         for row, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
@@ -370,3 +372,41 @@ def test_the_staircase_finds_the_front(points: list[tuple[int, int, int]]) -> No
         if not any(all(a <= b for a, b in zip(points[k], point, strict=True)) for k in kept):
             kept.append(place)
     assert undominated([float(p[1]) for p in points], [float(p[2]) for p in points]) == kept
+
+
+def test_pools_halve_the_devices_of_a_tight_bound() -> None:
+    """Beside prompts no layout on 8 devices keeps Llama-3.1-70B's tokens 30 ms apart; tp 8 twice does, on 16."""
+    scenario = Scenario.load("plan-llama-3.1-70b-pools", ["study.options.finalists=1"])
+    found = plan(scenario)
+    assert found.winner is not None
+    row = found.winner.row
+    assert found.search.candidates.prefill_replicas[row] > 0
+    assert found.search.candidates.devices[row] == 8
+    assert found.winner.measured[1] < 0.025
+    met = {}
+    requests = generate(scenario.workload, 0, 0, scenario.folder)
+    for tp, pp, replicas in ((4, 1, 2), (8, 1, 1), (4, 2, 1), (2, 2, 2), (8, 1, 2)):
+        layout = {"deployment.tp": tp, "deployment.pp": pp, "deployment.replicas": replicas}
+        one = varied(scenario, layout)
+        met[tp, pp, replicas] = summarise(serve(one, systems(one), requests), one.slo)["slo"]["met"]
+    assert [key for key, value in met.items() if value] == [(8, 1, 2)]
+
+
+def test_pools_lose_where_one_decode_replica_is_not_enough() -> None:
+    """Llama-3.1-8B at 40 requests/s takes two H100s; of two pools one decode replica saturates, so they take three."""
+    found = plan(
+        Scenario.load(
+            "plan-llama-3.1-8b-8xh100",
+            [
+                "study.options={pools: true, devices: 3, finalists: 1, requests: 2000}",
+                "study.axes={precision: [{weights: fp8, activations: fp8, kv: bf16}], deployment.pp: [1]}",
+            ],
+        )
+    )
+    c = found.search.candidates
+    assert found.winner is not None
+    assert (c.devices[found.winner.row], c.prefill_replicas[found.winner.row]) == (2, 0)
+    pairs = (c.prefill_replicas > 0) & (c.devices == 2)
+    assert c.saturated[pairs].all()
+    assert set(c.bottleneck[pairs & (c.max_running == 512)]) == {"decode"}
+    assert {one.kind for one in found.reasons if one.pair} == {"dominated"}

@@ -1,9 +1,4 @@
-"""KV on its way between pools, for many pairs of instances at once: the same links as the simulation's flows.
-
-A request's KV leaves over its prefill replica's cards, passes the trunk between the pools if there is one, and comes in
-over its decode replica's cards. Transfers that meet share a link (processor sharing), so that a link of C bytes/s that
-is busy for a share of the time gives each of them C (1 - share) in the mean.
-"""
+"""KV on its way between pools, for many pairs of instances at once (`sparsesim.handover`)."""
 
 from __future__ import annotations
 
@@ -16,8 +11,9 @@ import numpy.typing as npt
 
 from sparsesim.cost.accumulate import Floats
 from sparsesim.errors import InputError
+from sparsesim.handover import moving
 from sparsesim.scenario import KvTransfer
-from sparsesim.serving import card, kv_by_window, trunk_of
+from sparsesim.serving import card, trunk_of
 from sparsesim.study.planning.instances import Instance
 
 Rows = npt.NDArray[np.intp]
@@ -92,19 +88,9 @@ def handover(
         np.where(inside, math.inf, trunk),
     ]
     each = [rate / replicas[0], rate / replicas[1], rate]
-    sizes = np.maximum(sizes, 1e-300)
-    left = np.min([speed - np.minimum(share * sizes, speed) for speed, share in zip(speeds, each, strict=True)], axis=0)
-    most = np.min([speed * rate / (share * sizes) for speed, share in zip(speeds, each, strict=True)], axis=0)
+    seconds, times = moving(sizes, speeds, each)
     return Handover(
-        moving_s=sizes / np.maximum(left, 1e-300),
+        moving_s=seconds,
         latency_s=np.maximum(out.latency_s[i, place], into.latency_s[j, place]),
-        most_per_s=most,
+        most_per_s=times * rate,
     )
-
-
-def kv_bytes(one: Instance, tokens: float) -> float:
-    """Bytes of a request's KV and state where it decodes."""
-    system = one.made
-    by_window = kv_by_window(system)
-    kept = sum(min(tokens, window) * size for window, size in by_window.items())
-    return kept + system.model.state_bytes(system.setting.precision)

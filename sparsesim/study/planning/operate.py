@@ -18,35 +18,11 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from sparsesim.cost.accumulate import Floats
+from sparsesim.handover import Gaps
 from sparsesim.metrics.energy import CLOCK_HOLD_S
 from sparsesim.study.planning.curves import Curves, Load
 
 BISECTIONS = 36
-
-
-@dataclass(frozen=True, slots=True)
-class Gaps:
-    """What a delay between a request's first two tokens adds to its TPOT: one over its gaps, o - 1.
-
-    Means and percentiles over requests, and those of a delay that grows with the prompt (over the mean prompt's).
-    """
-
-    mean: float = 0.0
-    high: float = 0.0
-    mean_by_prompt: float = 0.0
-    high_by_prompt: float = 0.0
-
-    @classmethod
-    def of(cls, prompt_tok: Floats, output_tok: Floats, percentile: float) -> Gaps:
-        """Of requests' lengths; one token has no gap."""
-        several = output_tok > 1
-        share = np.where(several, 1.0 / np.maximum(output_tok - 1.0, 1.0), 0.0)
-        columns = (share, share * prompt_tok / prompt_tok.mean())
-        (mean, high), (mean_by, high_by) = (
-            (float(one[several].mean()) if several.any() else 0.0, float(np.percentile(one, percentile)))
-            for one in columns
-        )
-        return cls(mean, high, mean_by, high_by)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.cost.accumulate import Floats
+from sparsesim.handover import kv_bytes
 from sparsesim.scenario import KvTransfer
-from sparsesim.study.planning.handover import Handover, cards, handover, kv_bytes
+from sparsesim.study.planning.handover import Handover, cards, handover
 from sparsesim.study.planning.instances import Instance
 from sparsesim.study.planning.money import Rates, mixed
 from sparsesim.study.planning.operate import operate
@@ -140,7 +141,7 @@ def _moved(variant: Variant, sides: tuple[Side, Side], i: Rows, j: Rows) -> Hand
     prefill, decode = sides
     settings = variant.scenario.deployment.transfer or KvTransfer()
     prompt = float(variant.demand.load.prompt_tok)
-    sizes = np.array([kv_bytes(one, prompt) for one in decode.instances])[decode.which[j]]
+    sizes = np.array([kv_bytes(one.made, prompt) for one in decode.instances])[decode.which[j]]
     return handover(
         (cards(prefill.instances, settings), cards(decode.instances, settings)),
         (prefill.which[i], decode.which[j]),

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.closed_form import Load
+from sparsesim.closed_form import Load, pool_phases
 from sparsesim.cost.memory import check_fits
 from sparsesim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
 from sparsesim.scenario import Scenario
-from sparsesim.simulation import pool_phases
 from sparsesim.study.planning.finalists import Finalist, Search, name_of, rank
 from sparsesim.study.planning.front import front
 from sparsesim.study.planning.launch import Launch, launches

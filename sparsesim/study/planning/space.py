@@ -16,12 +16,13 @@ import numpy as np
 from scipy.special import ndtri
 
 from sparsesim.errors import InputError, Problem, closest
+from sparsesim.handover import Gaps
 from sparsesim.scenario import Scenario
 from sparsesim.sim.schedulers import Scheduler
 from sparsesim.studies import PlanOptions, Study
 from sparsesim.study.cases import varied
 from sparsesim.study.planning.curves import Load
-from sparsesim.study.planning.operate import Demand, Gaps
+from sparsesim.study.planning.operate import Demand
 from sparsesim.study.planning.sites import POOLS, Role, Site, check_plannable, sites
 from sparsesim.system import gpu_of, model_of
 from sparsesim.units import parse
