@@ -291,6 +291,18 @@ def test_every_pair_has_its_reason_and_a_reader_the_nearest(made: Plan) -> None:
     assert sum(one.candidates for one in shown) == sum(one.candidates for one in made.reasons)
 
 
+def test_the_other_kind_is_simulated_and_told(made: Plan) -> None:
+    """However the finalists turned out, what the kind that lost would cost is among them, and in the verdict."""
+    from sparsesim.report.plan import verdict
+
+    assert made.winner is not None
+    pooled = made.search.candidates.prefill_replicas > 0
+    met = {bool(pooled[one.row]) for one in made.search.done if one.met}
+    assert met == {True, False}
+    start = "Without pools" if pooled[made.winner.row] else "With pools"
+    assert any(line.startswith(f"{start} the best that was simulated is ") for line in verdict(made))
+
+
 def test_many_pairs_of_one_verdict_are_one_line() -> None:
     pairs = [Reason(f"pair {n}", "ttft_s", f"misses TTFT by {n} s", float(n), 10, pair=True) for n in range(9)]
     own = Reason("tp 1", "ttft_s", "misses TTFT by 3 s", 3.0, 5)
@@ -409,4 +421,4 @@ def test_pools_lose_where_one_decode_replica_is_not_enough() -> None:
     pairs = (c.prefill_replicas > 0) & (c.devices == 2)
     assert c.saturated[pairs].all()
     assert set(c.bottleneck[pairs & (c.max_running == 512)]) == {"decode"}
-    assert {one.kind for one in found.reasons if one.pair} == {"dominated"}
+    assert {one.kind for one in found.reasons if one.pair} == {"dominated", "saturated"}

@@ -158,6 +158,23 @@ class Search:
         near = left & (ratio < WORTH)
         return _lowest(near, np.round(ratio, 2), goal) if near.any() else None
 
+    def rival(self, dead: npt.NDArray[np.bool_]) -> int | None:
+        """Where pools compete with replicas that do both: the best of the kind that did not win, until one met the SLO.
+
+        So that what the other kind would cost is simulated, too.
+        """
+        best, pooled = self.best(), self.candidates.prefill_replicas > 0
+        if best is None or pooled.all() or not pooled.any():
+            return None
+        other = pooled != pooled[best.row]
+        if any(one.met and other[one.row] for one in self.done):
+            return None
+        left = other & ~dead & (self.ratio() <= 1)
+        left[[one.row for one in self.done]] = False
+        left[list(self.twins)] = False
+        goal, energy = (self.candidates.objectives[name] for name in (self.column, "j_per_output_tok"))
+        return _lowest(left, goal, energy) if left.any() else None
+
     def simulate(self, row: int, told: Callable[[str], None]) -> Finalist:
         """Serve the variant's requests with one candidate."""
         family = self.families[int(self.candidates.family[row])]

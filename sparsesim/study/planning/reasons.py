@@ -75,13 +75,13 @@ def condensed(found: list[Reason]) -> list[Reason]:
         kept += [one for one in of_kind if id(one) not in rest]
         if rest:
             count = sum(one.candidates for one in pairs[NEAREST:])
-            text = f"by more than those above: each pair in summary.json, from {_short(pairs[NEAREST].text)}"
+            text = f"from {short(pairs[NEAREST].text)} (each in summary.json)"
             kept.append(Reason(f"{len(rest):,} more pairs of pools", kind, text, pairs[NEAREST].by, count, True))
     return kept
 
 
-def _short(text: str) -> str:
-    """A reason without the word its verdict says."""
+def short(text: str) -> str:
+    """A reason without the word that its verdict says."""
     for said in ("dominated: ", "does not fit: ", "saturates: ", "misses "):
         text = text.removeprefix(said)
     return text

@@ -23,6 +23,8 @@ from sparsesim.study.planning.space import Space, space
 from sparsesim.study.planning.table import Table, Told, first_guess
 from sparsesim.system import background, systems
 
+RIVALS = 2
+"""Finalists at the end that the other kind (pools, or replicas that do both) gets where none of it has met the SLO."""
 SLO_FACTORS = (0.5, 2.0)
 """Multiples of every limit of the SLO, the same."""
 
@@ -151,7 +153,9 @@ def _simulate(search: Search, dead: npt.NDArray[np.bool_], finalists: int, told:
     """Simulate up to so many candidates; whether it was interrupted."""
     try:
         while len(search.done) < finalists:
-            row = search.next(dead)
+            late = len(search.done) >= max(finalists - RIVALS, 1)
+            row = search.rival(dead) if late else None
+            row = search.next(dead) if row is None else row
             if row is None:
                 break
             search.simulate(row, lambda name: told(f"simulated {name}", len(search.done), finalists))
