@@ -85,6 +85,16 @@ class Study(Frozen):
         default_factory=dict, validate_default=True, description="of the study's kind"
     )
 
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _by_path(cls, axes: Any) -> Any:
+        """A path is one key with dots in it, which `--set` would take for keys below each other."""
+        nested = [path for path, values in axes.items() if isinstance(values, dict)] if isinstance(axes, dict) else []
+        if nested:
+            example = f"--set 'study.axes={{{nested[0]}.key: [value, ...]}}'"
+            raise ValueError(f"{nested[0]} holds keys instead of a list of values; a whole path is one key: {example}")
+        return axes
+
     @field_validator("options", mode="before")
     @classmethod
     def _of_the_kind(cls, value: Any, info: ValidationInfo) -> Any:

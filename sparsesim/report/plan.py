@@ -59,6 +59,9 @@ def _other_kind(plan: Plan) -> list[str]:
         if one.met and (replicas[one.row] > 0) != won:
             more = one.objectives[column] / winner.objectives[column] - 1
             figure = f"{label.lower()} {shown(one.objectives[column], unit)} ({100 * more:+.1f} %)"
+            if abs(more) < 1e-6:
+                energy = [shown(f.objectives["j_per_output_tok"], "J/tok") for f in (one, winner)]
+                figure = f"equal in {label.lower()}, {energy[0]} against {energy[1]}"
             return [f"{start} the best that was simulated is {one.name}: {figure}."]
     if others[0].kind in ("dominated", "unknown"):
         return [f"{start} the nearest is {others[0].family}: {short(others[0].text)}."]

@@ -234,6 +234,14 @@ def test_an_interrupted_plan_keeps_what_is_known(busy: dict[str, Any]) -> None:
     assert len(found.search.done) == 1
 
 
+@pytest.mark.parametrize("cap", ["900 W", "50 W"])
+def test_a_cap_at_which_no_device_works_is_said(busy: dict[str, Any], cap: str) -> None:
+    """An H100 idles with its clocks up at more than 50 W, and draws 700 W at the most."""
+    found = plan(planned(busy, {**SMALL, "power.cap": [cap]}, devices=2))
+    assert not len(found.search.candidates)
+    assert all("no power cap of the axes is above" in one.text for one in found.reasons)
+
+
 def test_a_lower_power_cap_saves_energy_or_costs_time(busy: dict[str, Any]) -> None:
     axes = {**SMALL, "deployment.tp": [1], "power.cap": [None, "300 W"]}
     c = plan(planned(busy, axes, devices=2, finalists=1, requests=50)).search.candidates

@@ -342,7 +342,9 @@ def test_devices_that_nothing_links_make_no_pools() -> None:
         ({"deployment.pools.decode.hardware": ["h100-smx"]}, {}, r"h100-smx.*h100-sxm"),
         ({"deployment.pools.decode.hardware": [8]}, {}, "8 is no hardware"),
         ({"deployment.pools.prefill.replicas": [0]}, {}, r"prefill.replicas: 0 is not a whole number"),
-        ({"deployment.pools.prefill.tq": [1]}, {}, "tq"),
+        ({"deployment.pools.prefill.tq": [1]}, {}, "the scenario has no pools .*axes of a pool are tp, dp"),
+        ({"deployment.pools.decode.memory.utilisation": [0.8]}, {}, "the scenario has no pools"),
+        ({"deployment": {"tp": [1]}}, {}, "a whole path is one key: --set 'study.axes={deployment.key"),
     ],
 )
 def test_axes_and_options_of_pools_are_checked(axes: Any, options: Any, match: str) -> None:

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from sparsesim.cost.memory import MemoryPlan, plan_memory
 from sparsesim.errors import InputError
+from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.study.cases import varied
 from sparsesim.study.planning.curves import Curves, Priced, curves, priced
 from sparsesim.study.planning.money import Rates, rates_of
@@ -100,8 +101,19 @@ def _instance(space: Space, variant: Variant, site: Site, layout: Layout) -> Ins
         plan = memory_of(system, space.most)
     except InputError as error:
         return replace(blank, reason="; ".join(problem.message for problem in error.problems))
+    if not caps(space, system.gpu):
+        idle, own = system.gpu.power.active_idle.value, system.gpu.power.cap.value
+        text = f"no power cap of the axes is above {idle:g} W and up to {own:g} W, where {system.gpu.name} works"
+        return replace(blank, reason=text)
     rates = rates_of(variant.scenario, system)
     return replace(blank, system=system, plan=plan, rates=rates, missing_bytes=missing_bytes(plan))
+
+
+def caps(space: Space, gpu: Gpu) -> list[float]:
+    """Power caps of the axes that a device can have, its own as infinite."""
+    own, idle = gpu.power.cap.value, gpu.power.active_idle.value
+    asked = [math.inf if cap is None or cap == own else cap for cap in space.axes["cap"]]
+    return [cap for cap in dict.fromkeys(asked) if idle < cap < own or math.isinf(cap)]
 
 
 def memory_of(system: PoolSystem, max_running: int) -> MemoryPlan:

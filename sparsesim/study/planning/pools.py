@@ -23,11 +23,11 @@ from sparsesim.cost.accumulate import Floats
 from sparsesim.handover import kv_bytes
 from sparsesim.scenario import KvTransfer
 from sparsesim.study.planning.handover import Handover, cards, handover
-from sparsesim.study.planning.instances import Instance
+from sparsesim.study.planning.instances import Instance, caps
 from sparsesim.study.planning.money import Rates, mixed
 from sparsesim.study.planning.operate import operate
 from sparsesim.study.planning.prefill import prefilling
-from sparsesim.study.planning.screen import LOADS, Family, Screened, caps
+from sparsesim.study.planning.screen import LOADS, Family, Screened
 from sparsesim.study.planning.sites import Role
 from sparsesim.study.planning.space import Space, Variant
 
@@ -94,7 +94,7 @@ def _points(
 ) -> Iterator[tuple[Floats, ...]]:
     demand = variant.demand
     for place, one in enumerate(instances):
-        for cap_w in caps(space, one):
+        for cap_w in caps(space, one.made.gpu):
             rows = itertools.product(space.replicas(role, one.layout), limits, LOADS)
             replicas, limit, load = np.array(list(rows), dtype=float).reshape(-1, 3).T
             rate = demand.rate_per_s * load / replicas

@@ -101,7 +101,13 @@ def _reason(
     if family.instance.missing_bytes > 0:
         return _memory(family.name, family.instance)
     if not len(rows):
-        return Reason(family.name, "invalid", "no batch limit or power cap of the axes is possible here", math.inf, 0)
+        return Reason(
+            family.name,
+            "invalid",
+            "no batch limit of the axes is within a token budget, or no number of replicas within the devices",
+            math.inf,
+            0,
+        )
     if winner is not None and c.family[winner.row] == family.number:
         return Reason(family.name, "winner", winner.name, 0.0, len(rows))
     if c.saturated[rows].all():

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sparsesim.cost.accumulate import Floats
 from sparsesim.scenario import Slo
-from sparsesim.study.planning.instances import Instance
+from sparsesim.study.planning.instances import Instance, caps
 from sparsesim.study.planning.operate import Points, operate
 from sparsesim.study.planning.sites import Role
 from sparsesim.study.planning.space import PAUSING, Space, Variant
@@ -107,7 +107,7 @@ def screen(space: Space, family: Family) -> Screened | None:
     if not one.fits:
         return None
     demand, found = one.variant.demand, []
-    for cap_w in caps(space, one):
+    for cap_w in caps(space, one.made.gpu):
         over = one.curves(cap_w)
         for scheduler, budget in itertools.product(
             space.axis("serve", "scheduler"), space.axis("serve", "token_budget")
@@ -118,12 +118,6 @@ def screen(space: Space, family: Family) -> Screened | None:
             points = operate(over, demand, rate, most, one.budgets.index(budget), PAUSING[scheduler])
             found.append(_columns(family, points, grid, budget, scheduler, min(cap_w, one.own_w)))
     return joined(found) if found else None
-
-
-def caps(space: Space, one: Instance) -> list[float]:
-    """Power caps that a device can have, its own as infinite."""
-    own = [math.inf if cap is None or cap == one.own_w else cap for cap in space.axis("serve", "cap")]
-    return [cap for cap in dict.fromkeys(own) if cap < one.own_w or math.isinf(cap)]
 
 
 def _grid(space: Space, one: Instance, scheduler: str, budget: int) -> Floats:

@@ -147,16 +147,24 @@ def space(scenario: Scenario) -> Space:
     own: dict[str, list[Any]] = {"scheduler": ["continuous"], "cap": [scenario.power.cap]}
     axes = {**own, "max_running": list(MAX_RUNNING), "token_budget": list(TOKEN_BUDGETS), **axes}
     devices = study.options.devices or sum(p.devices * p.replicas for p in scenario.deployment.by_name().values())
-    roles = _roles(scenario, study.options, axes, devices)
+    others = [path for path in study.axes if path not in PLAIN_AXES]
+    roles = _roles(scenario, study.options, axes, others, devices)
     return Space(scenario, study.options, devices, tuple(_variants(scenario, study, axes, roles)), axes, roles)
 
 
-def _roles(scenario: Scenario, options: PlanOptions, axes: dict[str, list[Any]], devices: int) -> tuple[Role, ...]:
+def _roles(
+    scenario: Scenario, options: PlanOptions, axes: dict[str, list[Any]], others: list[str], devices: int
+) -> tuple[Role, ...]:
     """Which replicas are searched: those that do both phases, and pools where anything of the study speaks of them."""
     of_pools = [name for name in axes if name.partition(".")[0] in POOLS]
     pools = options.pools
     if pools is None:
         pools = bool(scenario.deployment.pools or of_pools)
+    beside = [path for path in others if path.startswith("deployment.pools.")]
+    if beside and scenario.deployment.pools is None:
+        names = ", ".join((*DEGREES, "replicas", "hardware"))
+        hint = f"name the pools in the scenario; without them axes of a pool are {names} and its searched limit"
+        raise InputError(Problem("the scenario has no pools", path=f"study.axes.{beside[0]}", hint=hint))
     if not pools and of_pools:
         path = f"study.axes.deployment.pools.{of_pools[0]}"
         raise InputError(
