@@ -320,6 +320,32 @@ def test_no_pair_within_the_devices_is_said() -> None:
         found.require()
 
 
+def test_numbers_of_replicas_beyond_the_devices_make_no_pools() -> None:
+    search = screened(planned(busy(), {**AXES, "deployment.pools.prefill.replicas": [50]}, devices=2))
+    assert not (search.candidates.prefill_replicas > 0).any()
+
+
+def test_one_cap_is_that_of_both_pools_and_none_is_each_ones_own() -> None:
+    """700 W is an H100's own cap and below a B200's, which then has it too."""
+    axes = {
+        **AXES,
+        "power.cap": [None, "700 W"],
+        "deployment.tp": [1],
+        "deployment.pools.prefill.hardware": ["b200"],
+        "deployment.pools.decode.hardware": ["h100-sxm"],
+    }
+    search = screened(planned(busy(requests=40), axes, pools="only", devices=2))
+    c = search.candidates
+    assert sorted(c.cap_w.tolist()) == [700.0, 1000.0]
+    found = {}
+    for row in range(2):
+        one = search.simulate(row, lambda _: None)
+        assert one.scenario.power.cap == (700.0 if c.cap_w[row] == 700 else None)
+        found[c.cap_w[row]] = {name: s.costs.power.cap_w for name, s in systems(one.scenario).items()}
+    assert found[700]["decode"] == found[1000]["decode"]
+    assert found[700]["prefill"] == pytest.approx(0.7 * found[1000]["prefill"])
+
+
 def test_devices_that_nothing_links_make_no_pools() -> None:
     """A Jetson's profile has neither link nor network card: without `transfer` there are no pools of it."""
     board = {"hardware": "jetson-agx-orin"}

@@ -109,11 +109,11 @@ def _instance(space: Space, variant: Variant, site: Site, layout: Layout) -> Ins
     return replace(blank, system=system, plan=plan, rates=rates, missing_bytes=missing_bytes(plan))
 
 
-def caps(space: Space, gpu: Gpu) -> list[float]:
-    """Power caps of the axes that a device can have, its own as infinite."""
+def caps(space: Space, gpu: Gpu) -> dict[int, float]:
+    """Power caps of the axes that a device can have, in W, by their place there; null is its own."""
     own, idle = gpu.power.cap.value, gpu.power.active_idle.value
-    asked = [math.inf if cap is None or cap == own else cap for cap in space.axes["cap"]]
-    return [cap for cap in dict.fromkeys(asked) if idle < cap < own or math.isinf(cap)]
+    asked = enumerate(own if cap is None else cap for cap in space.axes["cap"])
+    return {place: cap for place, cap in asked if idle < cap <= own}
 
 
 def memory_of(system: PoolSystem, max_running: int) -> MemoryPlan:

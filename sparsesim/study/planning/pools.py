@@ -40,6 +40,8 @@ BLIND = ("round_robin",)
 class Side:
     """A pool's points as columns, [rows, ...]: `which` instance, replicas, limit, cap and load, then `values`.
 
+    `asked` is the place of the cap in its axis: where it is null, two kinds of devices have caps of their own.
+
     Values of prefill: own prompt, mean wait, TTFT's percentile, watts and highest rate of a replica. Of decode: wait
     for an iteration, wait for a place (percentile), TPOT, its percentile, sequences, watts and highest rate.
     """
@@ -48,6 +50,7 @@ class Side:
     which: Rows
     replicas: Floats
     limit: Floats
+    asked: Floats
     cap_w: Floats
     load: Floats
     values: Floats
@@ -85,8 +88,8 @@ def _side(space: Space, variant: Variant, instances: list[Instance], role: Role)
     """All points of a pool."""
     limits = space.axis(role, "token_budget" if role == "prefill" else "max_running")
     columns = [np.concatenate(parts) for parts in zip(*_points(space, variant, instances, limits, role), strict=True)]
-    which, replicas, limit, cap_w, load, values = columns
-    return Side(instances, which.astype(np.intp), replicas, limit, cap_w, load, values)
+    which, replicas, limit, asked, cap_w, load, values = columns
+    return Side(instances, which.astype(np.intp), replicas, limit, asked, cap_w, load, values)
 
 
 def _points(
@@ -94,13 +97,14 @@ def _points(
 ) -> Iterator[tuple[Floats, ...]]:
     demand = variant.demand
     for place, one in enumerate(instances):
-        for cap_w in caps(space, one.made.gpu):
+        for asked, cap_w in caps(space, one.made.gpu).items():
             rows = itertools.product(space.replicas(role, one.layout), limits, LOADS)
             replicas, limit, load = np.array(list(rows), dtype=float).reshape(-1, 3).T
             rate = demand.rate_per_s * load / replicas
             answer = _prefill if role == "prefill" else _decode
             values = answer(one, cap_w, rate, limit, replicas)
-            yield np.full(len(rate), place), replicas, limit, np.full(len(rate), cap_w), load, values
+            same = [np.full(len(rate), float(value)) for value in (place, asked, cap_w)]
+            yield same[0], replicas, limit, same[1], same[2], load, values
 
 
 def _prefill(one: Instance, cap_w: float, rate: Floats, limit: Floats, replicas: Floats) -> Floats:
@@ -128,9 +132,9 @@ def _decode(one: Instance, cap_w: float, rate: Floats, limit: Floats, replicas: 
 
 def _pairs(space: Space, prefill: Side, decode: Side) -> tuple[Rows, Rows]:
     """Rows of both sides that go together: one cap, one load, within the devices."""
-    found = []
-    for cap_w, load in itertools.product(np.unique(prefill.cap_w).tolist(), LOADS):
-        one, two = (np.flatnonzero((side.cap_w == cap_w) & (side.load == load)) for side in (prefill, decode))
+    found = [(np.zeros(0, np.intp), np.zeros(0, np.intp))]
+    for asked, load in itertools.product(range(len(space.axes["cap"])), LOADS):
+        one, two = (np.flatnonzero((side.asked == asked) & (side.load == load)) for side in (prefill, decode))
         a, b = np.nonzero(prefill.devices[one][:, None] + decode.devices[two][None, :] <= space.devices)
         found.append((one[a], two[b]))
     first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -184,7 +188,7 @@ def _joint(
         max_running=decode.limit[j].astype(np.int64),
         token_budget=prefill.limit[i].astype(np.int64),
         scheduler=np.full(len(i), "continuous", dtype="<U12"),
-        cap_w=_cap(sides, i, j),
+        cap_w=np.maximum(prefill.cap_w[i], decode.cap_w[j]),
         load=prefill.load[i],
         devices=total.astype(np.int64),
         mean=np.stack([own, tpot, e2e], axis=-1),
@@ -200,10 +204,3 @@ def _joint(
 
 def _rates(side: Side) -> Sequence[Rates]:
     return [one.rates for one in side.instances if one.rates is not None]
-
-
-def _cap(sides: tuple[Side, Side], i: Rows, j: Rows) -> Floats:
-    """The cap that was asked for, else the higher of the devices' own."""
-    own = [np.array([one.own_w for one in side.instances]) for side in sides]
-    highest = np.maximum(own[0][sides[0].which[i]], own[1][sides[1].which[j]])
-    return np.asarray(np.minimum(sides[0].cap_w[i], highest))

@@ -107,7 +107,7 @@ def screen(space: Space, family: Family) -> Screened | None:
     if not one.fits:
         return None
     demand, found = one.variant.demand, []
-    for cap_w in caps(space, one.made.gpu):
+    for cap_w in dict.fromkeys(caps(space, one.made.gpu).values()):
         over = one.curves(cap_w)
         for scheduler, budget in itertools.product(
             space.axis("serve", "scheduler"), space.axis("serve", "token_budget")
@@ -116,7 +116,7 @@ def screen(space: Space, family: Family) -> Screened | None:
             rate = demand.rate_per_s * grid[:, 2] / grid[:, 1]
             most = np.minimum(grid[:, 0], one.held)
             points = operate(over, demand, rate, most, one.budgets.index(budget), PAUSING[scheduler])
-            found.append(_columns(family, points, grid, budget, scheduler, min(cap_w, one.own_w)))
+            found.append(_columns(family, points, grid, budget, scheduler, cap_w))
     return joined(found) if found else None
 
 
