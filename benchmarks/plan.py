@@ -1,4 +1,4 @@
-"""Speed of planning on one core: the two shipped plans from a cold start, and static points once warm.
+"""Speed of planning on one core: shipped plans from a cold start, without pools and with, and static points once warm.
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py
 
@@ -21,17 +21,23 @@ from sparsesim.scenario import Scenario
 from sparsesim.study.planning.search import plan
 first = []
 told = lambda what, done, of: first.append(time.perf_counter() - begin[0]) if what != "screening" else None
-found = plan(Scenario.load({name!r}), told)
+found = plan(Scenario.load({name!r}, {settings!r}), told)
 wall, cpu = time.perf_counter() - begin[0], time.process_time() - begin[1]
-print(f"{name}: {{len(found.search.candidates):,}} candidates, {{len(found.search.done)}} simulated,"
+print(f"{name} {settings}: {{len(found.search.candidates):,}} candidates, {{len(found.search.done)}} simulated,"
       f" first result {{first[0]:.2f}} s, wall {{wall:.2f}} s, CPU {{cpu:.2f}} s: {{found.require().name}}")
 """
-PLANS = ("plan-llama-3.1-8b-8xh100", "plan-deepseek-v3-32xh200")
+POOLS = ("study.options.pools=true",)
+PLANS = (
+    ("plan-llama-3.1-8b-8xh100", ()),
+    ("plan-deepseek-v3-32xh200", ()),
+    ("plan-llama-3.1-70b-pools", ()),
+    ("plan-deepseek-v3-32xh200", POOLS),
+)
 
 
 def cold() -> None:
-    for name in PLANS:
-        subprocess.run([sys.executable, "-c", COLD.format(name=name)], check=True)
+    for name, settings in PLANS:
+        subprocess.run([sys.executable, "-c", COLD.format(name=name, settings=settings)], check=True)
 
 
 def static_points(count: int = 200_000) -> float:

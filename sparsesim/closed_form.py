@@ -6,14 +6,15 @@ sequences. A decode iteration takes T_d, and every prompt lengthens the iteratio
     TPOT = T_d(1 + B) / (1 - lam D),      B = lam (o - 1) TPOT
 
 which has one root below saturation. A request sees its own sequence beside the B others. Its first token comes with
-its prompt's own iterations, after the rest of the one under way. What only a queue produces (percentiles, bursts) is
-the simulation's.
+its prompt's own iterations, after the rest of the one under way. A decode replica computes no prompts (D = 0), and
+pools of prefill and decode add the way between them (`sparsesim.handover`). What only a queue produces (percentiles,
+bursts) is the simulation's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,13 +25,15 @@ from sparsesim.cost.breakdown import Step, at_context, mean_decode, step
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.errors import InputError, Problem
 from sparsesim.event_driven import device_of, estimate_event_driven
+from sparsesim.handover import Gaps, transfer_s
 from sparsesim.metrics.energy import CLOCK_HOLD_S
 from sparsesim.model.arch import Batch, Chunk
 from sparsesim.run import Run, completed
-from sparsesim.scenario import Scenario
-from sparsesim.system import PoolSystem, background, single_pool
+from sparsesim.scenario import KvTransfer, Scenario
+from sparsesim.serving import place
+from sparsesim.system import PoolSystem, background, single_pool, systems
 from sparsesim.training import estimate_training
-from sparsesim.workload import generate
+from sparsesim.workload import RequestTable, generate
 from sparsesim.workload.kinds.static import Static
 from sparsesim.workload.kinds.training import Training
 
@@ -51,11 +54,12 @@ class Operating:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests per second and replica, and their mean lengths in tokens."""
+    """Requests per second and replica, and their mean lengths in tokens; whether their prompts are computed here."""
 
     rate_per_s: float
     prompt_tok: float
     output_tok: float
+    prompts: bool = True
 
 
 def estimate(scenario: Scenario) -> Run:
@@ -72,48 +76,121 @@ def estimate(scenario: Scenario) -> Run:
     if scenario.simulation.detail == "op":
         hint = "sparsesim run, or --set simulation.detail=step"
         raise InputError(Problem("an estimate is a closed form, not op by op", path="simulation.detail", hint=hint))
-    system = single_pool(scenario)
     if isinstance(scenario.workload, Training):
-        return estimate_training(scenario, system, scenario.workload)
+        return estimate_training(scenario, single_pool(scenario), scenario.workload)
     if isinstance(scenario.workload, Static):
-        return _static(scenario, system, scenario.workload)
-    load = _load(scenario, system)
-    at = operating(system, load)
-    phases = phase_steps(system, load, at.running)
-    replicas = system.pool.replicas
-    energy = {name: watts * replicas for name, watts in at.energy_w.items()}
-    output = at.requests_per_s * replicas * load.output_tok
+        return _static(scenario, single_pool(scenario), scenario.workload)
+    pools = systems(scenario)
+    last = pools.get("decode") or pools["all"]
+    decoding = last.pool.replicas / sum(system.pool.replicas for system in pools.values())
+    table = generate(scenario.workload, scenario.simulation.seed, 0, scenario.folder)
+    answer = _answer(scenario, pools, table)
+    load = _load(table, answer)
+    at = answer(load)
+    phases = pool_phases(pools, load, at.running)
+    output = at.requests_per_s * load.output_tok
     summary: dict[str, Any] = {
         "ttft_s": {"mean": at.ttft_s},
         "tpot_s": {"mean": at.tpot_s},
         "e2e_s": {"mean": at.e2e_s},
-        "requests_per_s": at.requests_per_s * replicas,
+        "requests_per_s": at.requests_per_s,
         "output_tok_per_s": output,
-        "total_tok_per_s": output + at.requests_per_s * replicas * load.prompt_tok,
-        "running": at.running,
+        "total_tok_per_s": output + at.requests_per_s * load.prompt_tok,
+        "running": at.running * decoding,
         "utilisation": at.utilisation,
         "saturated": at.saturated,
-        "kv_blocks": system.memory.kv_blocks,
+        "kv_blocks": last.memory.kv_blocks,
         "duration_s": 1.0,
-        "energy_j": sum(energy.values()),
-        "energy_by_component_j": energy,
-        "j_per_output_tok": sum(energy.values()) / output if output else None,
-        "power_w": sum(energy.values()),
+        "energy_j": sum(at.energy_w.values()),
+        "energy_by_component_j": at.energy_w,
+        "j_per_output_tok": sum(at.energy_w.values()) / output if output else None,
+        "power_w": sum(at.energy_w.values()),
         "scope": "gpu",
         "intervals": intervals(at, phases),
     }
-    rests_on = background(scenario, {"all": system}, phases)
+    rests_on = background(scenario, pools, phases)
     rests_on = replace(rests_on, assumptions=[*rests_on.assumptions, *left_out(scenario)])
     return completed("estimate", scenario, summary, {}, rests_on)
+
+
+Answer = Callable[[Load], Operating]
+"""Means of a whole deployment under the rate of all its requests; `running` is of one replica."""
+
+
+def _answer(scenario: Scenario, pools: Mapping[str, PoolSystem], table: RequestTable) -> Answer:
+    """How the deployment answers a load."""
+    if "all" in pools:
+        system = pools["all"]
+        return lambda load: _times(operating(system, _each(system, load)), system.pool.replicas)
+    gaps = Gaps.of(table.prompt_tok, table.output_tok, 50.0)
+    settings = scenario.deployment.transfer or KvTransfer()
+    return lambda load: operating_pools(pools, load, settings, gaps)
+
+
+def _each(system: PoolSystem, load: Load, prompts: bool = True) -> Load:
+    """A replica's part of a load."""
+    return replace(load, rate_per_s=load.rate_per_s / system.pool.replicas, prompts=prompts)
+
+
+def _times(one: Operating, replicas: int) -> Operating:
+    """So many replicas alike."""
+    energy = {name: watts * replicas for name, watts in one.energy_w.items()}
+    return replace(one, requests_per_s=one.requests_per_s * replicas, energy_w=energy)
+
+
+def operating_pools(pools: Mapping[str, PoolSystem], load: Load, settings: KvTransfer, gaps: Gaps) -> Operating:
+    """Means of pools of prefill and decode under the rate of all requests; they take what the lesser of them takes.
+
+    Raises:
+        InputError: nothing links the pools.
+
+    """
+    prefill, decode = pools["prefill"], pools["decode"]
+    for system in pools.values():
+        _check_drafts_nothing(system)
+    first, most = _prompts_alone(prefill, _each(prefill, load))
+    then = operating(decode, _each(decode, load, prompts=False))
+    counts = [system.pool.replicas for system in (prefill, decode)]
+    served = min(load.rate_per_s, most * counts[0], then.requests_per_s * counts[1])
+    before_s, moving_s, most_moved = transfer_s(pools, settings, load.prompt_tok, served)
+    energy = [_times(one, count).energy_w for one, count in zip((first, then), counts, strict=True)]
+    joining_s = before_s + then.ttft_s
+    return Operating(
+        ttft_s=first.ttft_s,
+        tpot_s=then.tpot_s + gaps.mean * joining_s + gaps.mean_by_prompt * moving_s,
+        e2e_s=first.ttft_s + joining_s + moving_s + then.tpot_s * max(load.output_tok - 1, 0),
+        running=then.running,
+        utilisation=(first.utilisation * counts[0] + then.utilisation * counts[1]) / sum(counts),
+        requests_per_s=min(served, most_moved),
+        energy_w={name: energy[0][name] + energy[1][name] for name in energy[0]},
+        saturated=first.saturated or then.saturated or served >= most_moved,
+    )
+
+
+def _prompts_alone(system: PoolSystem, load: Load) -> tuple[Operating, float]:
+    """Means of a prefill replica, and the most prompts/s it takes: as many as steps full of them hold."""
+    prompt, budget = max(round(load.prompt_tok), 1), token_budget(system)
+    own, _ = prefill(system.steps, prompt, budget, 0, 0.0)
+    together = max(budget // prompt, 1)
+    full = own
+    if together > 1:
+        full = np.array(system.steps.mixed(0, (0.0,), [(prompt, prompt)] * together, together)) / together
+    rate = min(load.rate_per_s, 1.0 / float(full[0]))
+    busy = min(rate * float(own[0]), 1.0)
+    energy = dict(zip(COMPONENTS, (rate * own[1:]).tolist(), strict=True))
+    energy["static"] += _idle_w(system.steps, busy, rate)
+    seconds = float(own[0])
+    return Operating(seconds, 0.0, seconds, 0.0, busy, rate, energy, rate < load.rate_per_s), 1.0 / float(full[0])
 
 
 def left_out(scenario: Scenario) -> list[str]:
     """What the scenario asks for that only the simulation takes into account, in sentences."""
     deployment = scenario.deployment
     keys = [f"deployment.{name}" for name in ("faults", "autoscale", "admission") if getattr(deployment, name)]
-    keys += ["deployment.memory.prefix_cache"] if deployment.memory.prefix_cache else []
-    names = ("speculation", "preemption", "policy")
-    keys += [f"deployment.scheduler.{name}" for name in names if name in deployment.scheduler.model_fields_set]
+    for name, pool in deployment.by_name().items():
+        asked = [one for one in ("speculation", "preemption", "policy") if one in pool.scheduler.model_fields_set]
+        keys += [f"{place(name)}.scheduler.{one}" for one in asked]
+        keys += [f"{place(name)}.memory.prefix_cache"] if pool.memory.prefix_cache else []
     keys += ["slo.classes"] if scenario.slo.classes else []
     return [f"the closed form takes no account of {', '.join(keys)}: the simulation does"] if keys else []
 
@@ -133,24 +210,23 @@ def intervals(at: Operating, phases: Mapping[str, Step]) -> dict[str, dict[str, 
     }
 
 
-def _load(scenario: Scenario, system: PoolSystem) -> Load:
-    table = generate(scenario.workload, scenario.simulation.seed, 0, scenario.folder)
+def _load(table: RequestTable, answer: Answer) -> Load:
+    """The rate of all requests and their mean lengths."""
     if len(table) == 0:
         raise InputError(Problem("asks for no request", path="workload"))
     prompt, output = float(table.prompt_tok.mean()), float(table.output_tok.mean())
     if table.concurrency is not None:
-        return _closed_loop(system, table.concurrency / system.pool.replicas, prompt, output)
+        return _closed_loop(answer, table.concurrency, prompt, output)
     span = float(table.arrival_s[-1] - table.arrival_s[0])
-    rate = (len(table) - 1) / span / system.pool.replicas if span > 0 else math.inf
-    return Load(rate, prompt, output)
+    return Load((len(table) - 1) / span if span > 0 else math.inf, prompt, output)
 
 
-def _closed_loop(system: PoolSystem, users: float, prompt: float, output: float) -> Load:
+def _closed_loop(answer: Answer, users: float, prompt: float, output: float) -> Load:
     """The rate at which `users` requests are in flight: each comes when one ends."""
     from scipy.optimize import brentq
 
     def surplus(log_rate: float) -> float:
-        at = operating(system, Load(math.exp(log_rate), prompt, output))
+        at = answer(Load(math.exp(log_rate), prompt, output))
         return math.exp(log_rate) * at.e2e_s - users
 
     rate = math.exp(float(brentq(surplus, math.log(1e-6), math.log(1e6), xtol=1e-6)))
@@ -215,6 +291,12 @@ def phase_steps(system: PoolSystem, load: Load, running: float) -> dict[str, Ste
     }
 
 
+def pool_phases(pools: Mapping[str, PoolSystem], load: Load, running: float) -> dict[str, Step]:
+    """A typical step of each phase, on the pool that computes it."""
+    by_pool = {name: phase_steps(system, load, running) for name, system in pools.items()}
+    return {phase: by_pool.get(phase, by_pool.get("all", {}))[phase] for phase in ("prefill", "decode")}
+
+
 def token_budget(system: PoolSystem) -> int:
     """Tokens of a step at most; a scheduler without a budget takes whole prompts."""
     return int(getattr(system.pool.scheduler, "token_budget", system.model.max_context))
@@ -246,14 +328,19 @@ def operating(system: PoolSystem, load: Load) -> Operating:
         InputError: it decodes speculatively.
 
     """
-    if system.speculation is not None:
-        text = "speculative decoding is simulated, not estimated"
-        raise InputError(Problem(text, path="deployment.scheduler.speculation", hint="sparsesim run"))
+    _check_drafts_nothing(system)
     most = float(system.max_running)
     served = _Served(system, load)
     saturated = served.surplus(most) > 0
     running = most if saturated else served.root(most)
     return served.at(running, saturated)
+
+
+def _check_drafts_nothing(system: PoolSystem) -> None:
+    if system.speculation is not None:
+        text = "speculative decoding is simulated, not estimated"
+        path = f"{place(system.name)}.scheduler.speculation"
+        raise InputError(Problem(text, path=path, hint="sparsesim run"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +358,8 @@ class _Served:
         steps, (first, last) = self.system.steps, self._contexts
         prompt = max(round(self.load.prompt_tok), 1)
         decode = mean_decode(steps, 1 + others, first, last)
+        if not self.load.prompts:
+            return decode, np.zeros_like(decode), 0.0
         own, number = prefill(steps, prompt, token_budget(self.system), round(others), (first + last) / 2)
         beside = mean_decode(steps, others, first, last)[0] * min(others, 1.0)
         return decode, own, self.load.rate_per_s * max(float(own[0]) - number * float(beside), 0.0)
@@ -310,6 +399,8 @@ class _Served:
 
     def _shared(self, running: float) -> float:
         """Decode time that goes on inside a prompt's iterations."""
+        if not self.load.prompts:
+            return 0.0
         first, last = self._contexts
         own = prefill(self.system.steps, max(round(self.load.prompt_tok), 1), token_budget(self.system), 0, first)
         return own[1] * at_context(self.system.steps, max(round(running), 1), (first + last) / 2)[0]

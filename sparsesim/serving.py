@@ -124,14 +124,9 @@ def transfer_of(pools: Mapping[str, PoolSystem], settings: KvTransfer) -> Transf
 
     """
     prefill, decode = pools["prefill"], pools["decode"]
-    ends = [_card(system, shares_node(pools)) for system in (prefill, decode)]
+    ends = [card(system, shares_node(pools), settings) for system in (prefill, decode)]
     speeds = [settings.bandwidth or speed for speed, _ in ends]
-    named = topology_of(prefill.pool) or topology_of(decode.pool)
-    trunk = math.inf
-    if named is not None and not shares_node(pools):
-        fabric = named.fabric()
-        trunk = min(prefill.devices, decode.devices) * fabric.nic_bytes_per_s / fabric.gpus_per_nic
-        trunk /= fabric.oversubscription
+    trunk = math.inf if shares_node(pools) else trunk_of(prefill, decode) * min(prefill.devices, decode.devices)
     sizes = kv_by_window(decode)
     return SharedLinks(
         replicas=prefill.pool.replicas + decode.pool.replicas,
@@ -159,8 +154,22 @@ def shares_node(pools: Mapping[str, PoolSystem]) -> bool:
     )
 
 
-def _card(system: PoolSystem, inside: bool) -> tuple[float, float]:
-    """Bytes per second of a replica's cards together, and the latency of one transfer."""
+def trunk_of(prefill: PoolSystem, decode: PoolSystem) -> float:
+    """Bytes per second that the spine between two pools carries for each device of the smaller one."""
+    named = topology_of(prefill.pool) or topology_of(decode.pool)
+    if named is None:
+        return math.inf
+    fabric = named.fabric()
+    return fabric.nic_bytes_per_s / fabric.gpus_per_nic / fabric.oversubscription
+
+
+def card(system: PoolSystem, inside: bool, settings: KvTransfer) -> tuple[float, float]:
+    """Bytes per second of a replica's cards together, and the latency of one transfer.
+
+    Raises:
+        InputError: the devices have no network cards, and the scenario does not say either figure.
+
+    """
     count = system.setting.tp * system.setting.pp  # one attention rank holds a request
     gpu, topology = system.gpu, topology_of(system.pool)
     if topology is not None:
@@ -170,10 +179,13 @@ def _card(system: PoolSystem, inside: bool) -> tuple[float, float]:
         return count * fabric.nic_bytes_per_s / fabric.gpus_per_nic, fabric.rdma_s
     if inside and gpu.link is not None:
         return count * gpu.link.bandwidth.value, gpu.link.latency.value
-    if gpu.nic is None:
-        text = f"{gpu.name} has no network card to send KV over"
-        raise InputError(Problem(text, path="deployment.transfer.bandwidth", hint="such as 50 GB/s"))
-    return count * gpu.nic.bandwidth.value * gpu.node.nics.value / gpu.node.gpus.value, gpu.nic.latency.value
+    if gpu.nic is not None:
+        return count * gpu.nic.bandwidth.value * gpu.node.nics.value / gpu.node.gpus.value, gpu.nic.latency.value
+    if settings.bandwidth is not None and settings.latency is not None:
+        return settings.bandwidth, settings.latency
+    name, hint = ("bandwidth", "such as 50 GB/s") if settings.bandwidth is None else ("latency", "such as 10 us")
+    text = f"{gpu.name} has no network card to send KV over"
+    raise InputError(Problem(text, path=f"deployment.transfer.{name}", hint=hint))
 
 
 def place(pool: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sparsesim.closed_form import Load, phase_steps
+from sparsesim.closed_form import Load, pool_phases
 from sparsesim.cost.breakdown import Step
 from sparsesim.errors import InputError, Problem
 from sparsesim.hardware.topology import Routes, own_topology
@@ -83,12 +83,6 @@ def _only(pools: Mapping[str, PoolSystem]) -> PoolSystem:
     if "all" not in pools:
         raise InputError(Problem("op by op runs one pool", path="simulation.detail", hint="detail: step"))
     return pools["all"]
-
-
-def pool_phases(pools: Mapping[str, PoolSystem], load: Load, running: float) -> dict[str, Step]:
-    """A typical step of each phase, on the pool that computes it."""
-    by_pool = {name: phase_steps(system, load, running) for name, system in pools.items()}
-    return {phase: by_pool.get(phase, by_pool.get("all", {}))[phase] for phase in ("prefill", "decode")}
 
 
 def detailed_steps(system: PoolSystem, requests: RequestTable, asked: Simulation) -> DetailedSteps:

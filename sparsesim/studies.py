@@ -60,6 +60,11 @@ class PlanOptions(Frozen):
     devices: int | None = Field(None, ge=1, description="at most, all replicas; else the scenario's own number")
     finalists: int = Field(10, ge=1, description="candidates that are simulated")
     requests: int = Field(2000, ge=1, description="of each simulation, the workload's first")
+    pools: bool | Literal["only"] | None = Field(
+        None,
+        description="search pools of prefill and decode beside replicas that do both, or only pools; by default where"
+        " the deployment or an axis names pools",
+    )
 
 
 OPTIONS: dict[str, type[Frozen]] = {
@@ -79,6 +84,16 @@ class Study(Frozen):
     options: PlanOptions | SweepOptions | SensitivityOptions | CapacityOptions | CompareOptions = Field(
         default_factory=dict, validate_default=True, description="of the study's kind"
     )
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _by_path(cls, axes: Any) -> Any:
+        """A path is one key with dots in it, which `--set` would take for keys below each other."""
+        nested = [path for path, values in axes.items() if isinstance(values, dict)] if isinstance(axes, dict) else []
+        if nested:
+            example = f"--set 'study.axes={{{nested[0]}.key: [value, ...]}}'"
+            raise ValueError(f"{nested[0]} holds keys instead of a list of values; a whole path is one key: {example}")
+        return axes
 
     @field_validator("options", mode="before")
     @classmethod

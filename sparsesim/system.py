@@ -224,8 +224,8 @@ def single_pool(scenario: Scenario) -> PoolSystem:
     """
     pools = systems(scenario)
     if set(pools) != {"all"}:
-        text = "prefill and decode pools are simulated, not estimated: no closed form hands requests on"
-        raise InputError(Problem(text, path="deployment.pools", hint="sparsesim run"))
+        text = "prefill and decode pools hand requests on: this takes one pool"
+        raise InputError(Problem(text, path="deployment.pools", hint="deployment.hardware, or a serving workload"))
     return pools["all"]
 
 

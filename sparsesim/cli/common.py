@@ -31,7 +31,7 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a key: path.to.key=value.", metavar="KEY=VALUE")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="What stdout carries.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.", file_okay=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Instead of simulation.seed.")]
 Replications = Annotated[int | None, typer.Option("--replications", min=1, help="Instead of simulation.replications.")]
@@ -51,6 +51,11 @@ def reported() -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 def settings_of(settings: Sequence[str] | None, seed: int | None, replications: int | None) -> list[str]:
@@ -99,7 +104,8 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     for name in names:
         number = all(isinstance(row[name], int | float) or row[name] in ("", None) for row in rows)
         whole = name == names[0] and max(len(_cell(row[name])) for row in rows) <= WHOLE_NAME
-        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=whole)
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(name.replace(".", " "), justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in names))
     Console(soft_wrap=False).print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Self
@@ -73,6 +74,12 @@ def load_model(name: str | Path) -> Model:
 
     """
     path = find(KIND, str(name), "model")
+    return _read(path, str(path.resolve()), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, _at: str, _changed_ns: int) -> Model:
+    """The model in a file, read once until the file changes: a plan asks for it with every layout."""
     if path.suffix == ".json":
         from sparsesim.model.hf import read_config
 

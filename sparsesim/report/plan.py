@@ -9,7 +9,7 @@ from typing import Any
 from sparsesim.report.words import shown
 from sparsesim.study.planning.finalists import Finalist
 from sparsesim.study.planning.money import LABELS, OBJECTIVES
-from sparsesim.study.planning.reasons import Reason
+from sparsesim.study.planning.reasons import condensed, short
 from sparsesim.study.planning.search import Plan
 from sparsesim.study.planning.write import winner_yaml
 from sparsesim.study.points import write_text
@@ -41,8 +41,31 @@ def verdict(plan: Plan) -> list[str]:
         share = shown(winner.attainment, "share")
         lines.append(f"{share} of the requests meet the SLO, {slo.percentile:g} % are asked for ({_terms(winner)}).")
     lines.append(_scopes(winner))
+    lines += _other_kind(plan)
     lines.append(f"{count}{'; interrupted' if plan.partial else ''}.")
     return lines
+
+
+def _other_kind(plan: Plan) -> list[str]:
+    """Where pools compete with replicas that do both phases, the best of those that lost, or the nearest."""
+    winner, replicas = plan.winner, plan.search.candidates.prefill_replicas
+    if winner is None or len(plan.space.roles) != 3:
+        return []
+    won = bool(replicas[winner.row] > 0)
+    others = [one for one in plan.reasons if one.pair is not won]
+    start, column = "Without pools" if won else "With pools", plan.search.column
+    label, unit = LABELS[column]
+    for one in plan.finalists:
+        if one.met and (replicas[one.row] > 0) != won:
+            more = one.objectives[column] / winner.objectives[column] - 1
+            figure = f"{label.lower()} {shown(one.objectives[column], unit)} ({100 * more:+.1f} %)"
+            if abs(more) < 1e-6:
+                energy = [shown(f.objectives["j_per_output_tok"], "J/tok") for f in (one, winner)]
+                figure = f"equal in {label.lower()}, {energy[0]} against {energy[1]}"
+            return [f"{start} the best that was simulated is {one.name}: {figure}."]
+    if others[0].kind in ("dominated", "unknown"):
+        return [f"{start} the nearest is {others[0].family}: {short(others[0].text)}."]
+    return [f"{start} nothing was found that meets the SLO; the nearest is {others[0].family}: {others[0].text}."]
 
 
 def _terms(one: Finalist) -> str:
@@ -94,17 +117,9 @@ def finalist_rows(plan: Plan) -> list[dict[str, Any]]:
 def reason_rows(plan: Plan) -> list[dict[str, Any]]:
     """Every layout with its verdict."""
     return [
-        {"layout": one.family, "candidates": one.candidates, "verdict": KINDS[one.kind], "why": _why(one)}
-        for one in plan.reasons
+        {"layout": one.family, "candidates": one.candidates, "verdict": KINDS[one.kind], "why": short(one.text)}
+        for one in condensed(plan.reasons)
     ]
-
-
-def _why(one: Reason) -> str:
-    """The reason without the word that the verdict has said already."""
-    for said in ("dominated: ", "does not fit: ", "saturates: "):
-        if one.text.startswith(said):
-            return one.text.removeprefix(said)
-    return one.text
 
 
 def limits_words(plan: Plan) -> list[str]:

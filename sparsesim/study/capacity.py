@@ -22,7 +22,7 @@ from sparsesim.scenario import Scenario
 from sparsesim.serving import serve
 from sparsesim.studies import CapacityOptions
 from sparsesim.study.cases import varied
-from sparsesim.system import PoolSystem, single_pool
+from sparsesim.system import PoolSystem, systems
 from sparsesim.units import parse
 from sparsesim.workload import generate
 
@@ -167,7 +167,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.trials: list[Trial] = []
-        self._system: PoolSystem | None = None
+        self._systems: dict[str, PoolSystem] | None = None
 
     def bisect(self, replication: int, start: float) -> float:
         """The highest load met, to the relative precision asked for; bracketed by doubling from `start`."""
@@ -201,10 +201,10 @@ class _Search:
         """Serve the workload at a load."""
         value = f"{load:.12g} {self.unit}" if self.unit else load
         scenario = varied(self.scenario, {self.options.path: value})
-        if self._system is None:
-            self._system = single_pool(scenario)
+        if self._systems is None:
+            self._systems = systems(scenario)
         requests = generate(scenario.workload, scenario.simulation.seed, replication, scenario.folder)
-        records = serve(scenario, self._system, requests)
+        records = serve(scenario, self._systems, requests)
         if records.partial:
             raise KeyboardInterrupt
         summary = summarise(records, scenario.slo, scenario.simulation.warm_up)

@@ -105,6 +105,11 @@ def test_a_malformed_trace_says_every_line(scenario: Path, call: Call) -> None:
         (["models", "show", "config.json"], "config.json:1:2: model_type: model_type 'foo' is not understood"),
         (["schema", "scenarios"], "unknown schema 'scenarios' (scenario or ops)"),
         (["validate"], "name a table of measured ops"),
+        (["plan", "small.yaml", "--out", "config.json"], "is a file"),
+        (
+            ["plan", "small.yaml", "--set", "study={kind: plan, options: {finalists: 1}}", "--out", "config.json/x"],
+            "Not a directory",
+        ),
         (["nothing"], "No such command 'nothing'"),
         (["run"], "Missing argument"),
     ],

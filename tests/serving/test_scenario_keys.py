@@ -177,9 +177,9 @@ def test_keys_that_do_not_go_together_are_refused(deployment: dict[str, Any], sa
 def test_an_estimate_says_what_it_leaves_out() -> None:
     run = estimate(scenario({**ONE, "admission": {"max_wait": "10 s"}}))
     assert any("deployment.admission" in line for line in run.manifest["assumptions"])
-    pool = {"hardware": "h100-sxm"}
-    with pytest.raises(InputError, match="simulated, not estimated"):
-        estimate(scenario({"pools": {"prefill": pool, "decode": pool}}))
+    pool = {"hardware": "h100-sxm", "scheduler": {"kind": "continuous", "policy": "priority"}}
+    run = estimate(scenario({"pools": {"prefill": {"hardware": "h100-sxm"}, "decode": pool}}))
+    assert any("deployment.pools.decode.scheduler.policy" in line for line in run.manifest["assumptions"])
 
 
 def test_overload_ends_every_request_by_name() -> None:

@@ -63,3 +63,20 @@ def test_an_slo_below_the_service_time_is_infeasible(values: dict[str, Any]) -> 
 def test_what_cannot_be_bisected_is_refused(values: dict[str, Any], change: Any, options: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         capacity(asked({**values, **change}, **options))
+
+
+def test_pools_have_a_capacity_too(values: dict[str, Any]) -> None:
+    """A second decode replica does not help where prompts are the limit, a second prefill replica does."""
+    values["slo"] = {"ttft": "100 ms", "percentile": 90}
+    values["workload"]["requests"] = 400
+    found = {}
+    for prefill, decode in ((1, 1), (1, 2), (2, 1)):
+        pools = {
+            "prefill": {"hardware": "h100-sxm", "replicas": prefill},
+            "decode": {"hardware": "h100-sxm", "replicas": decode},
+        }
+        study = {"kind": "capacity", "options": {"precision": 0.1, "replications": 1}}
+        scenario = Scenario.of({**values, "deployment": {"pools": pools}, "study": study})
+        found[prefill, decode] = capacity(scenario).mean
+    assert found[1, 2] == pytest.approx(found[1, 1], rel=0.15)
+    assert found[2, 1] > 1.4 * found[1, 1]

@@ -92,8 +92,7 @@ def test_the_grid_ends_where_it_is_told_to(most: int) -> None:
 def test_a_saturated_point_serves_what_its_full_batch_can(made: Plan) -> None:
     """By Little's law the highest rate times the time a request decodes is the batch."""
     family = made.search.families[0]
-    assert family.system is not None
-    steps, demand = family.system.steps, family.variant.demand
+    steps, demand = family.instance.made.steps, family.variant.demand
     over = curves(steps, priced(steps, demand.load, (2048,), 64), steps.costs.power)
     found = operate(over, demand, np.array([1e4]), np.array([64.0]), 0, pausing=False)
     assert found.saturated[0]
@@ -169,9 +168,9 @@ def test_what_does_not_fit_is_counted_in_bytes(busy: dict[str, Any]) -> None:
     reason = next(one for one in found.reasons if one.kind == "memory")
     assert reason.family == "tp 1"
     usable = 0.9 * 81559 * 2**20
-    family = found.search.families[0]
-    assert family.plan is not None
-    assert reason.by == pytest.approx(70.55e9 * 2 + family.plan.reserve_bytes - usable, rel=0.02)
+    plan_of = found.search.families[0].instance.plan
+    assert plan_of is not None
+    assert reason.by == pytest.approx(70.55e9 * 2 + plan_of.reserve_bytes - usable, rel=0.02)
     assert found.winner is not None
 
 
@@ -233,6 +232,14 @@ def test_an_interrupted_plan_keeps_what_is_known(busy: dict[str, Any]) -> None:
     found = plan(planned(busy, SMALL, devices=4, requests=100), told)
     assert found.partial
     assert len(found.search.done) == 1
+
+
+@pytest.mark.parametrize("cap", ["900 W", "50 W"])
+def test_a_cap_at_which_no_device_works_is_said(busy: dict[str, Any], cap: str) -> None:
+    """An H100 idles with its clocks up at more than 50 W, and draws 700 W at the most."""
+    found = plan(planned(busy, {**SMALL, "power.cap": [cap]}, devices=2))
+    assert not len(found.search.candidates)
+    assert all("no power cap of the axes is above" in one.text for one in found.reasons)
 
 
 def test_a_lower_power_cap_saves_energy_or_costs_time(busy: dict[str, Any]) -> None:

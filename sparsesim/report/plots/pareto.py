@@ -19,7 +19,8 @@ NAMED = 3
 def pareto_figure(plan: Plan) -> Any:
     """Two panels over money (devices without a price): mean end-to-end time, and energy per output token.
 
-    Grey dots were screened only; a dot is filled where the finalist met the SLO, and the winner is ringed.
+    Small dots were screened only, pools of prefill and decode in a colour of their own; a large one is filled where
+    the finalist met the SLO, and the winner is ringed.
     """
     made, axes = style.figure(1, 2, 3.3)
     c = plan.search.candidates
@@ -30,7 +31,9 @@ def pareto_figure(plan: Plan) -> Any:
         _panel(axis, plan, money, name, scale)
         style.labels(axis, x="cost (USD/Mtok)" if money == "cost_per_mtok" else "devices", y=label)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    made.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=style.SMALL)
+    key = made.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=style.SMALL)
+    for handle in key.legend_handles:
+        handle.set_markersize(max(handle.get_markersize(), 5))
     return made
 
 
@@ -39,7 +42,10 @@ def _panel(axis: Any, plan: Plan, money: str, name: str, scale: float) -> None:
     alive = np.flatnonzero(~plan.dead)
     rows = alive[:: max(len(alive) // DRAWN, 1)]
     likely = plan.search.ratio()[rows] <= 1
-    for mask, colour, label in ((~likely, style.FAINT, "predicted to miss the SLO"), (likely, style.SKY, "screened")):
+    pooled = c.prefill_replicas[rows] > 0
+    dots = [(~likely, style.FAINT, "predicted to miss the SLO"), (likely & ~pooled, style.SKY, "screened")]
+    dots += [(likely & pooled, style.GREEN, "screened, pools")] if pooled.any() else []
+    for mask, colour, label in dots:
         x, y = c.objectives[money][rows[mask]], c.objectives[name][rows[mask]] / scale
         axis.plot(x, y, "o", markersize=2.5, color=colour, label=label, markeredgewidth=0, zorder=2)
     front = plan.front

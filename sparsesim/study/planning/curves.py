@@ -44,6 +44,7 @@ class Priced:
 
     `decode` [n, 7] decodes `sequences` [n]. `prompt` [steps, 7] are the steps that compute the mean prompt beside them:
     `place` [steps, 2] says for which token budget and which number of sequences, `tokens` [steps] how many a rank has.
+    `full` [budgets, 7] are steps of nothing but prompts that fill the budget, of `prompts` [budgets] mean prompts each.
     """
 
     sequences: Floats
@@ -52,6 +53,9 @@ class Priced:
     prompt: Floats
     place: npt.NDArray[np.intp]
     tokens: Floats
+    full: Floats
+    prompts: Floats
+    full_tokens: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,15 @@ class Curves:
     """Values (seconds, joules by component) of all devices of a replica over `sequences`, [n] from 0.
 
     `decode` [n, 5] is an iteration of so many sequences (that of one at 0), `prompt` [budgets, n, 5] the iterations
-    of one mean prompt beside them, `iterations` [budgets, n] their number.
+    of one mean prompt beside them, `iterations` [budgets, n] their number. `full` [budgets, 5] is one mean prompt's
+    share of steps that prompts fill.
     """
 
     sequences: Floats
     decode: Floats
     prompt: Floats
     iterations: Floats
+    full: Floats
     idle_w: float
     active_idle_w: float
 
@@ -78,23 +84,44 @@ def grid(most: int) -> Floats:
 
 
 def priced(steps: ReplicaSteps, load: Load, budgets: Sequence[int], most: int) -> Priced:
-    """The parts of a layout for batches up to `most` and every token budget."""
+    """The parts of a layout for batches up to `most` and every token budget.
+
+    Ranks of dp and stages of pp share the prompts of a full step as they share its tokens (`ReplicaSteps.mixed_at`).
+    """
     model, setting = steps.model, steps.setting
     groups = setting.dp * setting.pp
     n = grid(most)
-    held = np.ceil(n / groups)
+    held = np.ceil(np.maximum(n, 1.0) / groups)  # a row of no sequences is taken for one of one
     contexts = np.append(load.contexts, load.contexts.mean())
     by_context = _sum(steps, model.decode_tasks(held[:, None], contexts[None, :], setting), (len(n), len(contexts)))
+    others = np.where(n[:, None] > 0, by_context[:, -1], 0.0)
     place, q, kv = _chunks(load.prompt_tok, n, budgets)
     beside = n[place[:, 1]]
     tokens = np.ceil((beside + q) / groups)
     sampled = np.ceil((beside + (kv >= load.prompt_tok)) / groups)
-    all_tokens, all_sampled = (np.concatenate([held, more]) for more in (tokens, sampled))
-    shared = _sum(steps, model.token_tasks(all_tokens, setting), all_tokens.shape)
-    shared = shared + _sum(steps, model.head_tasks(all_sampled, setting), all_sampled.shape)
+    prompts = np.asarray(budgets, float) / load.prompt_tok
+    full_tokens, full_sampled = np.ceil(np.asarray(budgets, float) / groups), np.ceil(prompts / groups)
+    all_tokens = np.concatenate([held, tokens, full_tokens])
+    all_sampled = np.concatenate([held, sampled, full_sampled])
+    by_tokens = _sum(steps, model.token_tasks(all_tokens, setting), all_tokens.shape)
+    by_sampled = _sum(steps, model.head_tasks(all_sampled, setting), all_sampled.shape)
     chunks = _sum(steps, model.chunk_tasks(1.0, q, kv, setting), q.shape)
-    prompt = shared[len(n) :] + chunks + by_context[place[:, 1], -1]
-    return Priced(n, len(budgets), shared[: len(n)] + by_context[:, :-1].mean(axis=1), prompt, place, tokens)
+    first, last = len(n), len(n) + len(place)
+    shared = (by_tokens + by_sampled)[:last]
+    by_budget = np.stack([chunks[(place == (row, 0)).all(axis=1)].sum(axis=0) for row in range(len(budgets))])
+    share = np.clip(prompts, 1.0, groups)
+    full = by_tokens[last:] + by_sampled[last:] * np.minimum(prompts, 1.0)[:, None]
+    return Priced(
+        sequences=n,
+        budgets=len(budgets),
+        decode=shared[:first] + by_context[:, :-1].mean(axis=1),
+        prompt=shared[first:] + chunks + others[place[:, 1]],
+        place=place,
+        tokens=tokens,
+        full=full + by_budget * (prompts / share)[:, None],
+        prompts=prompts,
+        full_tokens=full_tokens,
+    )
 
 
 def _chunks(prompt_tok: int, n: Floats, budgets: Sequence[int]) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
@@ -127,12 +154,21 @@ def curves(steps: ReplicaSteps, parts: Priced, power: PowerModel) -> Curves:
     for (budget, row), total, tokens in zip(parts.place.tolist(), parts.prompt, parts.tokens.tolist(), strict=True):
         prompt[budget, row] += _finished(steps, total, int(tokens), int(parts.sequences[row]) + 1, power)
         iterations[budget, row] += 1
+    full = np.array(
+        [
+            _finished(steps, total, int(tokens), max(math.ceil(prompts), 1), power)
+            for total, tokens, prompts in zip(
+                parts.full, parts.full_tokens.tolist(), parts.prompts.tolist(), strict=True
+            )
+        ]
+    )
     scale = np.array([1.0, *[steps.devices] * (decode.shape[1] - 1)])
     return Curves(
         sequences=parts.sequences,
         decode=decode * scale,
         prompt=prompt * scale,
         iterations=iterations,
+        full=full / parts.prompts[:, None] * scale,
         idle_w=steps.idle_w,
         active_idle_w=steps.active_idle_w,
     )

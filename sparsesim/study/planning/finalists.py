@@ -21,10 +21,12 @@ from sparsesim.cost.step import ReplicaSteps
 from sparsesim.metrics import summarise
 from sparsesim.scenario import Scenario
 from sparsesim.serving import serve
-from sparsesim.study.cases import varied
-from sparsesim.study.planning.money import OBJECTIVES
+from sparsesim.sim.records import Records
+from sparsesim.study.planning.instances import Instance
+from sparsesim.study.planning.money import OBJECTIVES, Rates, mixed
 from sparsesim.study.planning.screen import TERMS, Family, Screened, limits_of
-from sparsesim.system import single_pool
+from sparsesim.study.planning.sites import deployed
+from sparsesim.system import PoolSystem, systems
 
 SLIGHT = 1e-9
 """Relative difference of objectives below which two candidates are equal."""
@@ -54,6 +56,18 @@ class Finalist:
         slo = self.summary.get("slo")
         return float(slo["attainment"]) if slo else 1.0
 
+    @property
+    def replicas(self) -> int:
+        """Of the pool that decodes."""
+        pools = self.scenario.deployment.by_name()
+        return next(pools[name].replicas for name in ("decode", "all") if name in pools)
+
+    @property
+    def running(self) -> float:
+        """Sequences that such a replica runs in the mean."""
+        everywhere = sum(pool.replicas for pool in self.scenario.deployment.by_name().values())
+        return float(self.summary["running"] or 1.0) * everywhere / self.replicas
+
 
 @dataclass
 class Search:
@@ -65,7 +79,7 @@ class Search:
     done: list[Finalist] = field(default_factory=list)
     twins: dict[int, int] = field(default_factory=dict)
     corrections: Floats | None = None
-    _steps: dict[tuple[int, float], ReplicaSteps] = field(default_factory=dict, repr=False)
+    _steps: dict[tuple[Instance, float], ReplicaSteps] = field(default_factory=dict, repr=False)
 
     @property
     def column(self) -> str:
@@ -74,13 +88,13 @@ class Search:
 
     def limits(self) -> Floats:
         """Limits of every candidate, [candidates, 3]."""
-        by_family = np.array([limits_of(family.variant.scenario.slo) for family in self.families])
-        return np.asarray(by_family[self.candidates.family])
+        return limits_by_family(self.families)[self.candidates.family]
 
     def correction(self) -> Floats:
-        """Simulated over predicted percentiles, [candidates, 3]: a family's median, else that of all in `CREDIBLE`.
+        """Simulated over predicted percentiles, [candidates, 3]: a family's median, else that of its kin in `CREDIBLE`.
 
         What one layout taught is not carried to the others whole: it may have met a limit that they do not have.
+        Pools learn from pools, and only where none was simulated from replicas that do both phases, or these from them.
         """
         if self.corrections is not None:
             return self.corrections[self.candidates.family]
@@ -90,8 +104,12 @@ class Search:
             seen = np.stack([one.measured for one in self.done]) / self.candidates.high[rows]
             logs = np.log(np.where(np.isfinite(seen) & (seen > 0), seen, 1.0))
             limit = math.log(CREDIBLE)
-            by_family[:] = np.exp(np.clip(np.median(logs, axis=0), -limit, limit))
             of = self.candidates.family[rows]
+            pooled = np.array([family.prefill is not None for family in self.families])
+            for kind in (False, True):
+                kin = pooled[of] == kind
+                own = logs[kin] if kin.any() else logs
+                by_family[pooled == kind] = np.exp(np.clip(np.median(own, axis=0), -limit, limit))
             for number in np.unique(of).tolist():
                 by_family[number] = np.exp(np.median(logs[of == number], axis=0))
         return np.asarray(by_family[self.candidates.family])
@@ -140,15 +158,33 @@ class Search:
         near = left & (ratio < WORTH)
         return _lowest(near, np.round(ratio, 2), goal) if near.any() else None
 
+    def rival(self, dead: npt.NDArray[np.bool_]) -> int | None:
+        """Where pools compete with replicas that do both: the best of the kind that did not win, until one met the SLO.
+
+        So that what the other kind would cost is simulated, too.
+        """
+        best, pooled = self.best(), self.candidates.prefill_replicas > 0
+        if best is None or pooled.all() or not pooled.any():
+            return None
+        other = pooled != pooled[best.row]
+        if any(one.met and other[one.row] for one in self.done):
+            return None
+        left = other & ~dead & (self.ratio() <= 1)
+        left[[one.row for one in self.done]] = False
+        left[list(self.twins)] = False
+        goal, energy = (self.candidates.objectives[name] for name in (self.column, "j_per_output_tok"))
+        return _lowest(left, goal, energy) if left.any() else None
+
     def simulate(self, row: int, told: Callable[[str], None]) -> Finalist:
         """Serve the variant's requests with one candidate."""
         family = self.families[int(self.candidates.family[row])]
         scenario = scenario_of(self.candidates, row, family)
-        system = single_pool(scenario)
-        key = (family.number, float(self.candidates.cap_w[row]))
-        steps = self._steps.setdefault(key, system.steps)
-        requests = family.variant.requests
-        records = serve(scenario, system, requests, steps)
+        pools = systems(scenario)
+        steps = {
+            name: self._steps_of(one, float(self.candidates.cap_w[row]), pools[name])
+            for name, one in zip(pools, family.instances.values(), strict=True)
+        }
+        records = serve(scenario, pools, family.variant.requests, steps)
         summary = summarise(records, scenario.slo)
         if records.partial:
             raise KeyboardInterrupt
@@ -162,29 +198,35 @@ class Search:
             measured=np.array([finished[name] for name in TERMS]),
             objectives=self._objectives(summary, row, family),
             met=bool(summary["slo"]["met"]) if summary["slo"] else summary["requests"]["failed"] == 0,
-            peak=int(records.steps["running"].max(initial=0)) + 1,
+            peak=_peak(records, int(self.candidates.prefill_replicas[row])),
         )
         self.done.append(found)
         self._mark_twins(found)
         told(found.name)
         return found
 
+    def _steps_of(self, instance: Instance, cap_w: float, system: PoolSystem) -> ReplicaSteps:
+        """Steps that all finalists with this instance share, whatever their role and number."""
+        return self._steps.setdefault((instance, min(cap_w, instance.own_w)), system.steps)
+
     def _objectives(self, summary: Mapping[str, Any], row: int, family: Family) -> dict[str, float]:
         """Money per token asked for; energy as simulated."""
-        assert family.rates is not None
+        c = self.candidates
         energy = np.array([summary["j_per_output_tok"] or np.inf])
         tokens = np.array([family.variant.demand.rate_per_s * family.variant.demand.load.output_tok])
         e2e = np.array([summary["e2e_s"]["mean"] or np.inf])
-        found = family.rates.objectives(energy * tokens, self.candidates.devices[row : row + 1], tokens, e2e)
+        rates = family_rates(family, int(c.replicas[row]), int(c.prefill_replicas[row]))
+        found = rates.objectives(energy * tokens, c.devices[row : row + 1], tokens, e2e)
         return {name: float(column[0]) for name, column in found.items()}
 
     def _mark_twins(self, one: Finalist) -> None:
         family = self.families[int(self.candidates.family[one.row])]
-        if family.plan is None or family.plan.state_bytes > 0 or one.peak > self.candidates.max_running[one.row]:
+        plan = family.instance.plan
+        if plan is None or plan.state_bytes > 0 or one.peak > self.candidates.max_running[one.row]:
             return
         c = self.candidates
         same = c.max_running >= one.peak
-        for name in ("family", "replicas", "token_budget", "scheduler", "cap_w"):
+        for name in ("family", "replicas", "prefill_replicas", "token_budget", "scheduler", "cap_w"):
             column = getattr(c, name)
             same &= column == column[one.row]
         for row in np.flatnonzero(same).tolist():
@@ -197,28 +239,62 @@ def rank(one: Finalist, column: str) -> tuple[float, float, float]:
     return (float(f"{one.objectives[column]:.9g}"), one.objectives["j_per_output_tok"], one.objectives["e2e_s"])
 
 
+def family_rates(family: Family, replicas: int, prefill_replicas: int) -> Rates:
+    """Money, node power and carbon of a device: of a deployment on devices of two kinds their mean."""
+    counts = (prefill_replicas, replicas) if family.prefill else (replicas,)
+    first = np.zeros(1, np.intp)
+    sides = [
+        ([one.rates], first, np.array([count * one.layout.devices]))
+        for one, count in zip(family.instances.values(), counts, strict=True)
+        if one.rates is not None
+    ]
+    return sides[0][0][0] if len(sides) == 1 else mixed(sides)
+
+
+def limits_by_family(families: list[Family]) -> Floats:
+    """Limits of every family's variant, [families, 3]."""
+    of = {id(family.variant): limits_of(family.variant.scenario.slo) for family in families}
+    return np.array([of[id(family.variant)] for family in families]).reshape(-1, len(TERMS))
+
+
+def _peak(records: Records, first_decode: int) -> int:
+    """Sequences that a replica ever held at once and one more: those of decode replicas, where there are two pools."""
+    decodes = np.asarray(records.steps["replica"], int) >= first_decode
+    return int(np.asarray(records.steps["running"], int)[decodes].max(initial=0)) + 1
+
+
 def scenario_of(candidates: Screened, row: int, family: Family) -> Scenario:
     """The scenario of a candidate."""
-    own_w = family.system.gpu.power.cap.value if family.system else np.inf
-    cap = float(candidates.cap_w[row])
-    settings: dict[str, Any] = {f"deployment.{name}": value for name, value in family.layout._asdict().items()}
-    settings["deployment.replicas"] = int(candidates.replicas[row])
-    settings["deployment.scheduler"] = {
-        "kind": str(candidates.scheduler[row]),
-        "max_running": int(candidates.max_running[row]),
-        "token_budget": int(candidates.token_budget[row]),
+    c, own_w = candidates, family.own_w
+    limits = {"max_running": int(c.max_running[row]), "token_budget": int(c.token_budget[row])}
+    counts = {"serve": c.replicas, "prefill": c.prefill_replicas, "decode": c.replicas}
+    pools = {
+        role: (
+            one.site,
+            {
+                **one.layout._asdict(),
+                "replicas": int(counts[role][row]),
+                "scheduler": one.site.scheduler(str(c.scheduler[row]), role, limits),
+            },
+        )
+        for role, one in family.instances.items()
     }
-    settings["power.cap"] = f"{cap:.17g} W" if cap < own_w else None
-    return varied(family.variant.scenario, settings)
+    cap = float(c.cap_w[row])
+    return deployed(family.variant.scenario, pools, f"{cap:.17g} W" if cap < own_w else None)
 
 
 def name_of(candidates: Screened, row: int, family: Family) -> str:
     """A candidate in words, what is as usual left out."""
     c = candidates
-    parts = [f"{int(c.replicas[row])} x {family.name}"]
-    parts.append(f"{c.scheduler[row]}, batch {int(c.max_running[row])}, budget {int(c.token_budget[row])} tok")
-    own_w = family.system.gpu.power.cap.value if family.system else np.inf
-    if float(c.cap_w[row]) < own_w:
+    counts = {"serve": c.replicas, "prefill": c.prefill_replicas, "decode": c.replicas}
+    pools = [
+        f"{role if role != 'serve' else ''} {int(counts[role][row])} x {one.name}".lstrip()
+        for role, one in family.instances.items()
+    ]
+    parts = [f"{family.variant.name}: {', '.join(pools)}" if family.variant.name else ", ".join(pools)]
+    parts += [str(c.scheduler[row])] if not family.prefill else []
+    parts.append(f"batch {int(c.max_running[row])}, budget {int(c.token_budget[row])} tok")
+    if float(c.cap_w[row]) < family.own_w:
         parts.append(f"cap {float(c.cap_w[row]):g} W")
     return ", ".join(parts)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsesim.model.setting import Precision
@@ -15,21 +16,36 @@ from sparsesim.system import PoolSystem
 from sparsesim.work.base import DTYPE_BYTES
 
 _HUGGING_FACE = re.compile(r"config\.json of (\S+/\S+?) on Hugging Face")
+_PROXY = {
+    "vllm": "start {replicas} of these for {pool}, each with a VLLM_NIXL_SIDE_CHANNEL_PORT of its own on its host,"
+    " and in front of both pools a proxy that knows them, such as vLLM's disagg_proxy_demo.py --prefill .. --decode ..",
+    "sglang": "start {replicas} of these for {pool}, and in front of both pools python -m sglang_router.launch_router"
+    " --pd-disaggregation --prefill http://HOST:PORT --decode http://HOST:PORT",
+}
 _KV = {"vllm": {"fp8": "fp8"}, "sglang": {"fp8": "fp8_e4m3"}}
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Command of one replica, and notes on what it cannot say."""
+    """Command of one replica, and notes on what it cannot say. `pool` is prefill or decode, or all."""
 
     engine: str
+    pool: str
     command: str
     notes: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """Engine and pool, as files and summaries name them."""
+        return self.engine if self.pool == "all" else f"{self.engine}-{self.pool}"
 
-def launches(system: PoolSystem) -> tuple[Launch, Launch]:
-    """One replica of a pool under vLLM and under SGLang."""
-    return _vllm(system), _sglang(system)
+
+VLLM_ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
+
+
+def launches(pools: Mapping[str, PoolSystem]) -> tuple[Launch, ...]:
+    """One replica of every pool under vLLM and under SGLang."""
+    return tuple(made(system) for made in (_vllm, _sglang) for system in pools.values())
 
 
 def repository(system: PoolSystem) -> str:
@@ -48,6 +64,9 @@ def _vllm(system: PoolSystem) -> Launch:
     words.append(f"--gpu-memory-utilization {pool.memory.utilisation:g}")
     words.append(f"--max-num-seqs {math.ceil(system.max_running / pool.dp)}")
     words.append(f"--max-num-batched-tokens {math.ceil(_budget(system) / pool.dp)}")
+    if system.name in VLLM_ROLES:
+        role = VLLM_ROLES[system.name]
+        words.append(f"""--kv-transfer-config '{{"kv_connector": "NixlConnector", "kv_role": "{role}"}}'""")
     notes = _notes(system, "vllm")
     if pool.ep not in (1, pool.tp * pool.dp):
         notes.append(f"vLLM spreads experts over all tp*dp = {pool.tp * pool.dp} ranks; ep {pool.ep} has no flag")
@@ -59,7 +78,7 @@ def _vllm(system: PoolSystem) -> Launch:
             words.append(f"--data-parallel-size-local {min(per_node, pool.dp)}")
         else:
             words.append("--distributed-executor-backend ray")
-    return Launch("vllm", " \\\n  ".join(words), tuple(notes))
+    return Launch("vllm", system.name, " \\\n  ".join(words), tuple(notes))
 
 
 def _sglang(system: PoolSystem) -> Launch:
@@ -73,10 +92,13 @@ def _sglang(system: PoolSystem) -> Launch:
     words.append(f"--mem-fraction-static {pool.memory.utilisation:g}")
     words.append(f"--max-running-requests {system.max_running}")
     words.append(f"--chunked-prefill-size {_budget(system)}")
-    words += ["--enable-mixed-chunk"] if pool.scheduler.kind == "continuous" else []
+    if system.name in VLLM_ROLES:
+        words.append(f"--disaggregation-mode {system.name} --disaggregation-transfer-backend nixl")
+    elif pool.scheduler.kind == "continuous":
+        words.append("--enable-mixed-chunk")
     nodes = math.ceil(pool.devices / system.setting.gpus_per_node)
     words += [f"--nnodes {nodes} --node-rank RANK --dist-init-addr HEAD:PORT"] if nodes > 1 else []
-    return Launch("sglang", " \\\n  ".join(words), tuple(_notes(system, "sglang")))
+    return Launch("sglang", system.name, " \\\n  ".join(words), tuple(_notes(system, "sglang")))
 
 
 def _budget(system: PoolSystem) -> int:
@@ -99,7 +121,9 @@ def _long(precision: Precision) -> str:
 
 def _notes(system: PoolSystem, engine: str) -> list[str]:
     notes = []
-    if system.pool.replicas > 1:
+    if system.name in VLLM_ROLES:
+        notes.append(_PROXY[engine].format(pool=system.name, replicas=system.pool.replicas))
+    elif system.pool.replicas > 1:
         notes.append(f"start {system.pool.replicas} of these and spread requests over them")
     if system.costs.power.cap_w < system.gpu.power.cap.value * 0.98:
         notes.append("set the power cap on every device with nvidia-smi -pl WATTS before")

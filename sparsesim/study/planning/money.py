@@ -8,7 +8,8 @@ PUE), `embodied` of making the devices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,13 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Per device: price in USD/s, node share in W, embodied gCO2e/s; of the site: PUE and gCO2e/J."""
+    """Per device: price in USD/s, node share in W, embodied gCO2e/s (arrays: of candidates on mixed devices); of the
+    site: PUE and gCO2e/J.
+    """
 
-    price_per_s: float | None
-    node_share_w: float
-    embodied_g_per_s: float | None
+    price_per_s: float | Floats | None
+    node_share_w: float | Floats
+    embodied_g_per_s: float | Floats | None
     pue: float | None
     carbon_g_per_j: float | None
     assumed: tuple[str, ...] = ()
@@ -72,6 +75,29 @@ class Rates:
         if self.price_per_s is not None:
             found["cost_per_mtok"] = self.price_per_s * devices / tokens * 1e6
         return found
+
+
+def mixed(sides: Sequence[tuple[Sequence[Rates], npt.NDArray[np.intp], npt.NDArray[Any]]]) -> Rates:
+    """Rates per device of candidates that stand on devices of several kinds.
+
+    Args:
+        sides: rates to choose from, which of them is each candidate's [candidates], and how many such devices it has.
+
+    """
+    whole = np.sum([devices for _, _, devices in sides], axis=0)
+
+    def mean(name: str) -> Floats | None:
+        if any(getattr(one, name) is None for rates, _, _ in sides for one in rates):
+            return None
+        parts = [np.array([getattr(one, name) for one in rates])[which] * count for rates, which, count in sides]
+        return np.asarray(np.sum(parts, axis=0) / whole)
+
+    node = mean("node_share_w")
+    assert node is not None
+    first = sides[0][0][0]
+    return replace(
+        first, price_per_s=mean("price_per_s"), node_share_w=node, embodied_g_per_s=mean("embodied_g_per_s"), assumed=()
+    )
 
 
 def rates_of(scenario: Scenario, system: PoolSystem) -> Rates:

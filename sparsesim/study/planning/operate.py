@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from sparsesim.cost.accumulate import Floats
+from sparsesim.handover import Gaps
 from sparsesim.metrics.energy import CLOCK_HOLD_S
 from sparsesim.study.planning.curves import Curves, Load
 
@@ -40,6 +41,7 @@ class Demand:
     long_output: float
     spread: float
     deviations: float
+    gaps: Gaps = Gaps()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +176,15 @@ def _watts(seen: _Seen, rate: Floats, running: Floats, own: Floats, decoding: Fl
     """Mean power of the replica's devices: prompts, decoding, and idling with clocks that stay up a while."""
     prefilling = np.minimum(rate * own, 1.0)
     busy = np.minimum(1.0, prefilling + decoding * (1 - prefilling))
-    gap = (1 - busy) / np.maximum(rate, 1e-300)
-    dropped = np.exp(-CLOCK_HOLD_S / np.maximum(gap, 1e-300))
-    idle = (1 - busy) * (seen.curves.active_idle_w * (1 - dropped) + seen.curves.idle_w * dropped)
     width = seen.curves.decode.shape[1]
     prompts = sum(seen.prompt(running, k) for k in range(1, width))
     steps = sum(seen.decode(1 + running, k) for k in range(1, width))
+    idle = idle_watts(seen.curves, busy, rate)
     return np.asarray(rate * prompts + steps / seen.decode(1 + running) * (busy - prefilling) + idle)
+
+
+def idle_watts(curves: Curves, busy: Floats, rate: Floats) -> Floats:
+    """Mean power of a replica's devices between steps, whose gaps are exponential."""
+    gap = (1 - busy) / np.maximum(rate, 1e-300)
+    dropped = np.exp(-CLOCK_HOLD_S / np.maximum(gap, 1e-300))
+    return np.asarray((1 - busy) * (curves.active_idle_w * (1 - dropped) + curves.idle_w * dropped))

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sparsesim.cost.memory import GIB
-from sparsesim.study.planning.finalists import Finalist, Search, rank
+from sparsesim.study.planning.finalists import Finalist, Search, limits_by_family, rank
+from sparsesim.study.planning.instances import Instance
 from sparsesim.study.planning.money import LABELS
 from sparsesim.study.planning.screen import TERMS, Family, Screened, limits_of
 
 NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "end-to-end time"}
+LIMITED = {
+    "": "",
+    "prefill": " (by the prefill pool)",
+    "decode": " (by the decode pool)",
+    "transfer": " (by the KV between the pools)",
+}
+NEAREST = 3
+"""Pairs of pools of one verdict that are shown one by one."""
 MEAN_BOUNDS_FROM = 80.0
 """Percentile from which a mean above the limit rules a candidate out without simulation."""
 
@@ -24,7 +34,7 @@ class Reason:
 
     Kinds: winner, invalid (layout and model do not go together), memory (`by` bytes a device are missing), saturated
     (`by` requests/s too few), ttft_s, tpot_s, e2e_s (`by` seconds above the limit), dominated (`by` of the objective
-    above the winner's), unknown (may be as good, left unsimulated).
+    above the winner's), unknown (may be as good, left unsimulated). `pair` for pools of prefill and decode.
     """
 
     family: str
@@ -32,38 +42,72 @@ class Reason:
     text: str
     by: float
     candidates: int
+    pair: bool = False
 
 
 def ruled_out(families: list[Family], candidates: Screened) -> npt.NDArray[np.bool_]:
     """Candidates that saturate, or whose means already exceed a limit on a high percentile."""
-    limits = np.array([limits_of(f.variant.scenario.slo) for f in families])[candidates.family]
+    limits = limits_by_family(families)[candidates.family]
     high = np.array([f.variant.scenario.slo.percentile >= MEAN_BOUNDS_FROM for f in families])[candidates.family]
     return np.asarray(candidates.saturated | (high & (candidates.mean > limits).any(axis=1)))
 
 
 def reasons(search: Search, dead: npt.NDArray[np.bool_], winner: Finalist | None) -> list[Reason]:
     """One for every family, the winner's first, then by how near they came."""
-    ratio = search.ratio()
-    found = [_reason(search, family, dead, ratio, winner) for family in search.families]
+    ratio, of = search.ratio(), search.candidates.family
+    by_family = np.argsort(of, kind="stable")
+    ends = np.searchsorted(of[by_family], np.arange(len(search.families) + 1))
+    found = []
+    for family in search.families:
+        rows = by_family[ends[family.number] : ends[family.number + 1]]
+        found.append(replace(_reason(search, family, rows, dead, ratio, winner), pair=family.prefill is not None))
     order = ["winner", "dominated", "unknown", *TERMS, "saturated", "memory", "invalid"]
     return sorted(found, key=lambda one: (order.index(one.kind), one.by))
+
+
+def condensed(found: list[Reason]) -> list[Reason]:
+    """The reasons for a reader: of pairs with one verdict the nearest `NEAREST`, and the others in one line."""
+    kept: list[Reason] = []
+    for kind, own in itertools.groupby(found, lambda one: one.kind):
+        of_kind = list(own)
+        pairs = [one for one in of_kind if one.pair]
+        rest = set(map(id, pairs[NEAREST:] if len(pairs) > NEAREST + 1 else []))
+        kept += [one for one in of_kind if id(one) not in rest]
+        if rest:
+            count = sum(one.candidates for one in pairs[NEAREST:])
+            text = f"from {short(pairs[NEAREST].text)} (each in summary.json)"
+            kept.append(Reason(f"{len(rest):,} more pairs of pools", kind, text, pairs[NEAREST].by, count, True))
+    return kept
+
+
+def short(text: str) -> str:
+    """A reason without the word that its verdict says."""
+    for said in ("dominated: ", "does not fit: ", "saturates: ", "misses "):
+        text = text.removeprefix(said)
+    return text
 
 
 def _reason(
     search: Search,
     family: Family,
+    rows: npt.NDArray[np.intp],
     dead: npt.NDArray[np.bool_],
     ratio: npt.NDArray[np.float64],
     winner: Finalist | None,
 ) -> Reason:
     c = search.candidates
-    rows = np.flatnonzero(c.family == family.number)
-    if family.system is None:
-        return Reason(family.name, "invalid", family.reason, math.inf, 0)
-    if family.missing_bytes > 0:
-        return _memory(family)
+    if family.instance.system is None:
+        return Reason(family.name, "invalid", family.instance.reason, math.inf, 0)
+    if family.instance.missing_bytes > 0:
+        return _memory(family.name, family.instance)
     if not len(rows):
-        return Reason(family.name, "invalid", "no batch limit or power cap of the axes is possible here", math.inf, 0)
+        return Reason(
+            family.name,
+            "invalid",
+            "no batch limit of the axes is within a token budget, or no number of replicas within the devices",
+            math.inf,
+            0,
+        )
     if winner is not None and c.family[winner.row] == family.number:
         return Reason(family.name, "winner", winner.name, 0.0, len(rows))
     if c.saturated[rows].all():
@@ -71,7 +115,7 @@ def _reason(
         lacking = float(c.wanted_per_s[row] - c.most_per_s[row])
         text = (
             f"saturates: {int(c.devices[row])} devices take at most {c.most_per_s[row]:.3g} of"
-            f" {c.wanted_per_s[row]:.3g} requests/s"
+            f" {c.wanted_per_s[row]:.3g} requests/s{LIMITED[str(c.bottleneck[row])]}"
         )
         return Reason(family.name, "saturated", text, lacking, len(rows))
     alive = rows[~dead[rows]]
@@ -81,23 +125,23 @@ def _reason(
     if (met or len(likely)) and winner is not None:
         return _dominated(search, family, rows, met, likely, winner)
     if not len(alive):
-        return _missed(search, family, rows[~c.saturated[rows]], "mean")
+        return _missed(search, family, rows[~c.saturated[rows]], "mean", len(rows))
     if met or len(likely):
         return Reason(family.name, "unknown", "predicted to meet the SLO, not simulated", math.inf, len(rows))
     if simulated:
         return _missed_simulated(family, simulated, len(rows))
-    return _missed(search, family, alive, "high")
+    return _missed(search, family, alive, "high", len(rows))
 
 
-def _memory(family: Family) -> Reason:
-    plan, missing = family.plan, family.missing_bytes
+def _memory(name: str, one: Instance) -> Reason:
+    plan, missing = one.plan, one.missing_bytes
     assert plan is not None
     text = (
         f"does not fit: {missing:,.0f} B ({missing / GIB:.2f} GiB) a device are missing;"
         f" weights {plan.weight_bytes / GIB:.1f} GiB and reserve {plan.reserve_bytes / GIB:.1f} GiB"
         f" of {plan.usable_bytes / GIB:.1f} GiB"
     )
-    return Reason(family.name, "memory", text, missing, 0)
+    return Reason(name, "memory", text, missing, 0)
 
 
 def _dominated(
@@ -140,7 +184,7 @@ def _missed_simulated(family: Family, simulated: list[Finalist], count: int) -> 
     return Reason(family.name, name, f"{miss_of(nearest, percentile, limits)} when simulated", max(over, 0.0), count)
 
 
-def _missed(search: Search, family: Family, rows: npt.NDArray[np.intp], what: str) -> Reason:
+def _missed(search: Search, family: Family, rows: npt.NDArray[np.intp], what: str, count: int) -> Reason:
     """The candidate nearest to the limits, by its means or by its predicted percentiles."""
     limits = limits_of(family.variant.scenario.slo)
     values = search.candidates.mean if what == "mean" else search.corrected()
@@ -149,7 +193,7 @@ def _missed(search: Search, family: Family, rows: npt.NDArray[np.intp], what: st
     percentile = family.variant.scenario.slo.percentile
     which = "in the mean alone" if what == "mean" else "by the screening's prediction"
     text = f"misses {miss_words(name, percentile, values[row], limits, what == 'mean')} {which}"
-    return Reason(family.name, name, text, over, int((search.candidates.family == family.number).sum()))
+    return Reason(family.name, name, text, over, count)
 
 
 def miss_of(one: Finalist, percentile: float, limits: npt.NDArray[np.float64]) -> str:

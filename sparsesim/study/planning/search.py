@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparsesim.closed_form import Load, phase_steps
+from sparsesim.closed_form import Load, pool_phases
 from sparsesim.cost.memory import check_fits
 from sparsesim.errors import DoesNotFitError, InfeasibleError, InputError, Problem
 from sparsesim.scenario import Scenario
 from sparsesim.study.planning.finalists import Finalist, Search, name_of, rank
+from sparsesim.study.planning.front import front
 from sparsesim.study.planning.launch import Launch, launches
-from sparsesim.study.planning.money import LABELS, OBJECTIVES
+from sparsesim.study.planning.money import OBJECTIVES
 from sparsesim.study.planning.reasons import Reason, miss_of, reasons, ruled_out
-from sparsesim.study.planning.screen import LOADS, Family, Screened, families, joined, limits_of, screen
+from sparsesim.study.planning.screen import LOADS, Family, Screened, joined, limits_of
 from sparsesim.study.planning.space import Space, space
-from sparsesim.system import background, single_pool
+from sparsesim.study.planning.table import Table, Told, first_guess
+from sparsesim.system import background, systems
 
-Told = Callable[[str, int, int], None]
-"""Called with what is going on, how much of it is done, and of how much (0: not known)."""
-EARLY_S = 0.6
-"""Seconds of screening after which the best so far is told: with Python's start, within two seconds."""
+RIVALS = 2
+"""Finalists at the end that the other kind (pools, or replicas that do both) gets where none of it has met the SLO."""
 SLO_FACTORS = (0.5, 2.0)
 """Multiples of every limit of the SLO, the same."""
 
@@ -91,7 +90,7 @@ class Plan:
         if near is not None:
             slo = near.scenario.slo
             lines.append(f"  nearest: {near.name}: {miss_of(near, slo.percentile, limits_of(slo))}")
-        fitting = [one for one in self.reasons if one.kind != "invalid"]
+        fitting = [one for one in self.reasons if one.kind != "invalid" or one.pair]
         lines += [f"  {one.family}: {one.text}" for one in fitting[:3] if near is None]
         lines += [f"  {line}" for line in (nearest_limits(self.search), smallest_fit(self.search.families)) if line]
         lines += [f"  {change.what}: {change.choice}" for change in self.changes if change.choice]
@@ -117,39 +116,31 @@ def plan(scenario: Scenario, told: Told = lambda _what, _done, _of: None) -> Pla
         InputError: the study's axes or options cannot be used, or no combination of them is possible at all.
 
     """
-    clock, partial = _Clock(), False
+    clock = _Clock()
     over = space(scenario)
     _check_objective(over)
-    known: list[Family] = []
-    tables: list[Screened] = []
     clock.lap("space")
-    begin, early = time.perf_counter(), False
+    table = Table(over, told)
     try:
-        for family in families(over):
-            known.append(replace(family, number=len(known)))
-            table = screen(over, known[-1])
-            if table is not None:
-                tables.append(table)
-            told("screening", sum(map(len, tables)), 0)
-            if tables and not early and time.perf_counter() - begin > EARLY_S:
-                early = True
-                told(f"so far: {_guess(known, tables, over, time.perf_counter() - begin)}", 0, 0)
+        table.fill()
+        partial = False
     except KeyboardInterrupt:
         partial = True
     clock.lap("screening")
-    if not tables:
-        return _without_candidates(over, known, clock.seconds, partial)
-    everything = joined(tables)
+    known = table.families
+    if not table.parts:
+        return _without_candidates(over, known, table.beside, clock.seconds, partial)
+    everything = joined(table.parts)
     search = Search(known, everything.take(np.flatnonzero(everything.load == 1.0)), over.options.objective)
     if search.column not in search.candidates.objectives:
         raise InputError(Problem(f"{over.options.objective!r} has no figure on some device", path="study.options"))
     dead = ruled_out(known, search.candidates)
-    told(_first(search, dead, clock.seconds["screening"]), 0, 0)
+    told(first_guess(search, dead, clock.seconds["screening"]), 0, 0)
     partial = partial or _simulate(search, dead, over.options.finalists, told)
     clock.lap("simulation")
     made = _finished(over, everything, search, dead, partial)
     clock.lap("reasons")
-    return replace(made, seconds=clock.seconds)
+    return replace(made, reasons=[*made.reasons, *table.beside], seconds=clock.seconds)
 
 
 def _check_objective(over: Space) -> None:
@@ -162,7 +153,9 @@ def _simulate(search: Search, dead: npt.NDArray[np.bool_], finalists: int, told:
     """Simulate up to so many candidates; whether it was interrupted."""
     try:
         while len(search.done) < finalists:
-            row = search.next(dead)
+            late = len(search.done) >= max(finalists - RIVALS, 1)
+            row = search.rival(dead) if late else None
+            row = search.next(dead) if row is None else row
             if row is None:
                 break
             search.simulate(row, lambda name: told(f"simulated {name}", len(search.done), finalists))
@@ -171,39 +164,21 @@ def _simulate(search: Search, dead: npt.NDArray[np.bool_], finalists: int, told:
     return False
 
 
-def _guess(known: list[Family], tables: list[Screened], over: Space, seconds: float) -> str:
-    """What is best of the layouts screened so far."""
-    everything = joined(tables)
-    search = Search(known, everything.take(np.flatnonzero(everything.load == 1.0)), over.options.objective)
-    return _first(search, ruled_out(known, search.candidates), seconds)
-
-
-def _first(search: Search, dead: npt.NDArray[np.bool_], seconds: float) -> str:
-    """The screening in a sentence."""
-    row = search.next(dead)
-    count = f"{len(search.candidates):,} candidates of {len(search.families)} layouts screened in {seconds:.2f} s"
-    if row is None:
-        return f"{count}; none can meet the SLO"
-    label, unit = LABELS[search.column]
-    value = search.candidates.objectives[search.column][row]
-    name = name_of(search.candidates, row, search.families[int(search.candidates.family[row])])
-    return f"{count}; first guess: {name} ({label.lower()} {value:.4g} {unit})".replace(" )", ")")
-
-
 def _finished(over: Space, everything: Screened, search: Search, dead: npt.NDArray[np.bool_], partial: bool) -> Plan:
     winner = search.best()
     bound: dict[str, dict[str, float]] = {}
     shown: tuple[Launch, ...] = ()
     assumptions: list[str] = []
     if winner is not None:
-        system = single_pool(winner.scenario)
+        chosen = systems(winner.scenario)
         demand = search.families[int(search.candidates.family[winner.row])].variant.demand
-        load = Load(demand.rate_per_s / system.pool.replicas, demand.load.prompt_tok, demand.load.output_tok)
-        phases = phase_steps(system, load, max(float(winner.summary["running"] or 1.0), 1.0))
+        load = Load(demand.rate_per_s / winner.replicas, demand.load.prompt_tok, demand.load.output_tok)
+        phases = pool_phases(chosen, load, max(winner.running, 1.0))
         bound = {name: one.bound for name, one in phases.items()}
-        assumptions = list(background(winner.scenario, {"all": system}, phases).assumptions)
-        shown = launches(system)
-    money = [line for family in search.families if family.rates for line in family.rates.assumed]
+        assumptions = list(background(winner.scenario, chosen, phases).assumptions)
+        shown = launches(chosen)
+    rates = [one.rates for family in search.families for one in family.instances.values()]
+    money = [line for one in rates if one is not None for line in one.assumed]
     return Plan(
         space=over,
         search=search,
@@ -220,12 +195,14 @@ def _finished(over: Space, everything: Screened, search: Search, dead: npt.NDArr
     )
 
 
-def _without_candidates(over: Space, known: list[Family], seconds: dict[str, float], partial: bool) -> Plan:
+def _without_candidates(
+    over: Space, known: list[Family], beside: list[Reason], seconds: dict[str, float], partial: bool
+) -> Plan:
     """Nothing fits or goes together."""
     blank = _nothing()
     search = Search(known, blank, over.options.objective)
     dead = np.zeros(0, bool)
-    found = reasons(search, dead, None)
+    found = [*beside, *reasons(search, dead, None)]
     nowhere = np.zeros(0, np.intp)
     return Plan(over, search, dead, found, None, {}, (), [], nowhere, [], seconds, partial)
 
@@ -236,7 +213,7 @@ def _nothing() -> Screened:
     words, flags = none.astype(np.str_), none.astype(np.bool_)
     columns = dict.fromkeys(OBJECTIVES.values(), none)
     return Screened(
-        whole, whole, whole, whole, words, none, none, whole, wide, wide, none, none, none, flags, columns
+        whole, whole, whole, whole, whole, words, none, none, whole, wide, wide, none, none, none, flags, words, columns
     )  # fmt: skip
 
 
@@ -251,7 +228,7 @@ def changes(everything: Screened, search: Search, winner: Finalist | None) -> li
         )
     for factor in SLO_FACTORS:
         if np.isfinite(search.limits()).any():
-            scaled = [_with_slo(one, factor) for one in search.families]
+            scaled = with_slo(search.families, factor)
             other = replace(_again(search, search.candidates), families=scaled)
             text = f"with {factor:g} times the SLO's limits"
             found.append(_choice(text, other, ruled_out(scaled, other.candidates), family))
@@ -274,11 +251,19 @@ def _choice(what: str, search: Search, dead: npt.NDArray[np.bool_], family: int)
     return Change(what, name_of(c, row, search.families[int(c.family[row])]), int(c.family[row]) == family)
 
 
-def _with_slo(family: Family, factor: float) -> Family:
-    slo = family.variant.scenario.slo
+def with_slo(families: list[Family], factor: float) -> list[Family]:
+    """The families of variants whose SLO's limits are so many times as long."""
+    variants = {id(family.variant): family.variant for family in families}
+    scaled = {key: replace(variant, scenario=_longer(variant.scenario, factor)) for key, variant in variants.items()}
+    return [
+        replace(family, instance=replace(family.instance, variant=scaled[id(family.variant)])) for family in families
+    ]
+
+
+def _longer(scenario: Scenario, factor: float) -> Scenario:
+    slo = scenario.slo
     terms = {n: limit * factor for n in ("ttft", "tpot", "e2e") if (limit := getattr(slo, n)) is not None}
-    scenario = family.variant.scenario.model_copy(update={"slo": slo.model_copy(update=terms)})
-    return replace(family, variant=replace(family.variant, scenario=scenario))
+    return scenario.model_copy(update={"slo": slo.model_copy(update=terms)})
 
 
 def nearest_limits(search: Search) -> str:
@@ -299,14 +284,13 @@ def nearest_limits(search: Search) -> str:
 
 def smallest_fit(families: list[Family]) -> str:
     """What would make the model fit, where it fits nowhere."""
-    lacking = [one for one in families if one.system is not None and one.plan is not None and one.missing_bytes > 0]
-    if not lacking or any(one.system is not None and one.missing_bytes == 0 for one in families):
+    tried = [family.instance for family in families if family.instance.system is not None]
+    if not tried or any(one.fits for one in tried):
         return ""
-    nearest = min(lacking, key=lambda one: one.missing_bytes)
-    assert nearest.system is not None
+    nearest = min(tried, key=lambda one: one.missing_bytes)
     assert nearest.plan is not None
     try:
-        check_fits(nearest.plan, nearest.system.model, nearest.system.setting, nearest.system.gpu.name)
+        check_fits(nearest.plan, nearest.made.model, nearest.made.setting, nearest.made.gpu.name)
     except DoesNotFitError as error:
         return f"nearest feasible: from {nearest.name}, {str(error).splitlines()[-1].strip()}"
     return ""
@@ -314,17 +298,3 @@ def smallest_fit(families: list[Family]) -> str:
 
 def _family(search: Search, row: int) -> Family:
     return search.families[int(search.candidates.family[row])]
-
-
-def front(search: Search, dead: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Rows that are best in cost, energy or time for what they give up in the others, by rising cost."""
-    c = search.candidates
-    likely = np.flatnonzero(~dead & (search.ratio() <= 1))
-    money = c.objectives.get("cost_per_mtok", c.objectives["devices"])
-    points = np.stack([money, c.objectives["j_per_output_tok"], c.objectives["e2e_s"]], axis=-1)[likely]
-    points = np.round(points / np.maximum(points.min(axis=0, initial=np.inf), 1e-300), 6)
-    kept: list[int] = []
-    for place in np.lexsort(points.T[::-1]).tolist():
-        if not any((points[other] <= points[place]).all() for other in kept):
-            kept.append(place)
-    return likely[kept]

@@ -1,13 +1,14 @@
 """What a plan chooses from: variants of the scenario, layouts of a replica, and limits of its batch.
 
-Layouts (tp, dp, ep, pp), replicas, limits, schedulers and power caps share curves and are screened together; any other
-axis (model, hardware, precision, workload ...) makes a variant of the scenario of its own.
+Layouts (tp, dp, ep, pp), replicas, limits, schedulers and power caps share curves and are screened together, pools of
+prefill and decode beside replicas that do both; any other axis (model, hardware, precision, workload ...) makes a
+variant of the scenario of its own.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,12 +16,14 @@ import numpy as np
 from scipy.special import ndtri
 
 from sparsesim.errors import InputError, Problem, closest
+from sparsesim.handover import Gaps
 from sparsesim.scenario import Scenario
 from sparsesim.sim.schedulers import Scheduler
 from sparsesim.studies import PlanOptions, Study
 from sparsesim.study.cases import varied
 from sparsesim.study.planning.curves import Load
 from sparsesim.study.planning.operate import Demand
+from sparsesim.study.planning.sites import POOLS, Role, Site, check_plannable, sites
 from sparsesim.system import gpu_of, model_of
 from sparsesim.units import parse
 from sparsesim.workload import RequestTable, generate
@@ -32,8 +35,15 @@ PLAIN_AXES = {
     "deployment.scheduler.token_budget": "token_budget",
     "deployment.scheduler": "scheduler",
     "power.cap": "cap",
+    **{
+        f"deployment.pools.{role}.{name}": f"{role}.{name}"
+        for role in POOLS
+        for name in (*DEGREES, "replicas", "hardware")
+    },
+    "deployment.pools.prefill.scheduler.token_budget": "prefill.token_budget",
+    "deployment.pools.decode.scheduler.max_running": "decode.max_running",
 }
-"""Axes whose values share curves."""
+"""Axes whose values share curves; a pool without an axis of its own takes that of the deployment."""
 PAUSING = {"continuous": False, "sglang": True}
 """Schedulers that can be screened, and whether decoding pauses while prompts are computed."""
 MAX_RUNNING = (32, 64, 128, 256, 512)
@@ -68,37 +78,58 @@ class Variant:
     scenario: Scenario
     requests: RequestTable
     demand: Demand
+    sites: dict[Role, tuple[Site, ...]]
 
 
 @dataclass(frozen=True)
 class Space:
-    """Everything that is tried."""
+    """Everything that is tried, by replicas of which `roles`."""
 
     scenario: Scenario
     options: PlanOptions
     devices: int
     variants: tuple[Variant, ...]
     axes: dict[str, list[Any]]
+    roles: tuple[Role, ...] = ("serve",)
 
-    def layouts(self, variant: Variant) -> Iterator[Layout]:
+    def axis(self, role: Role, name: str, default: Iterable[Any] = ()) -> list[Any]:
+        """Values for a role: of its pool's own axis, else the deployment's, else the default ones.
+
+        A deployment's replicas do both phases: their number is not that of a pool's.
+        """
+        of_all = [] if name == "replicas" and role != "serve" else [name]
+        named = next((n for n in (f"{role}.{name}", *of_all) if n in self.axes), None)
+        return list(default) if named is None else self.axes[named]
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Token budgets of any role."""
+        return tuple(dict.fromkeys(n for role in self.roles for n in self.axis(role, "token_budget")))
+
+    @property
+    def most(self) -> int:
+        """The largest batch of any role."""
+        return max(int(n) for role in self.roles for n in self.axis(role, "max_running"))
+
+    def layouts(self, variant: Variant, site: Site, role: Role) -> Iterator[Layout]:
         """Every layout of a replica within the devices."""
         routed = bool(model_of(variant.scenario).stored().experts)
-        node = gpu_of(variant.scenario.deployment.by_name()["all"].hardware).node.gpus.value
+        node = gpu_of(site.scenario.deployment.by_name()["all"].hardware).node.gpus.value
         powers = [2**k for k in range(self.devices.bit_length())]
-        tps = self.axes.get("tp", [n for n in powers if n <= node])
-        dps = self.axes.get("dp", powers if routed else [1])
-        pps = self.axes.get("pp", powers)
+        tps = self.axis(role, "tp", [n for n in powers if n <= node])
+        dps = self.axis(role, "dp", powers if routed else [1])
+        pps = self.axis(role, "pp", powers)
         for tp, dp, pp in itertools.product(tps, dps, pps):
             spread = list(dict.fromkeys((1, tp * dp))) if routed else [1]
-            for ep in self.axes.get("ep", spread):
+            for ep in self.axis(role, "ep", spread):
                 layout = Layout(tp, dp, ep, pp)
                 if layout.devices <= self.devices and (tp * dp) % ep == 0:
                     yield layout
 
-    def replicas(self, layout: Layout) -> list[int]:
+    def replicas(self, role: Role, layout: Layout) -> list[int]:
         """Numbers of replicas within the devices."""
         most = self.devices // layout.devices
-        return [n for n in self.axes.get("replicas", range(1, most + 1)) if n <= most]
+        return [n for n in self.axis(role, "replicas", range(1, most + 1)) if n <= most]
 
 
 def space(scenario: Scenario) -> Space:
@@ -111,26 +142,55 @@ def space(scenario: Scenario) -> Space:
     study = scenario.study or Study(kind="plan")
     if not isinstance(study.options, PlanOptions):
         raise InputError(Problem(f"{study.kind!r} is no plan", path="study.kind", hint="plan"))
-    if scenario.deployment.pools is not None:
-        raise InputError(Problem("a plan starts from one pool", path="deployment.pools", hint="deployment.hardware"))
-    axes = {PLAIN_AXES[path]: list(values) for path, values in study.axes.items() if path in PLAIN_AXES}
-    pool = scenario.deployment.by_name()["all"]
-    checked = {name: _checked(name, values) for name, values in axes.items()}
+    check_plannable(scenario)
+    axes = {PLAIN_AXES[path]: _checked(path, values) for path, values in study.axes.items() if path in PLAIN_AXES}
     own: dict[str, list[Any]] = {"scheduler": ["continuous"], "cap": [scenario.power.cap]}
-    own |= {"max_running": list(MAX_RUNNING), "token_budget": list(TOKEN_BUDGETS)}
-    devices = study.options.devices or pool.devices * pool.replicas
-    return Space(scenario, study.options, devices, tuple(_variants(scenario, study)), {**own, **checked})
+    axes = {**own, "max_running": list(MAX_RUNNING), "token_budget": list(TOKEN_BUDGETS), **axes}
+    devices = study.options.devices or sum(p.devices * p.replicas for p in scenario.deployment.by_name().values())
+    others = [path for path in study.axes if path not in PLAIN_AXES]
+    roles = _roles(scenario, study.options, axes, others, devices)
+    return Space(scenario, study.options, devices, tuple(_variants(scenario, study, axes, roles)), axes, roles)
 
 
-def _variants(scenario: Scenario, study: Study) -> Iterator[Variant]:
+def _roles(
+    scenario: Scenario, options: PlanOptions, axes: dict[str, list[Any]], others: list[str], devices: int
+) -> tuple[Role, ...]:
+    """Which replicas are searched: those that do both phases, and pools where anything of the study speaks of them."""
+    of_pools = [name for name in axes if name.partition(".")[0] in POOLS]
+    pools = options.pools
+    if pools is None:
+        pools = bool(scenario.deployment.pools or of_pools)
+    beside = [path for path in others if path.startswith("deployment.pools.")]
+    if beside and scenario.deployment.pools is None:
+        names = ", ".join((*DEGREES, "replicas", "hardware"))
+        hint = f"name the pools in the scenario; without them axes of a pool are {names} and its searched limit"
+        raise InputError(Problem("the scenario has no pools", path=f"study.axes.{beside[0]}", hint=hint))
+    if not pools and of_pools:
+        path = f"study.axes.deployment.pools.{of_pools[0]}"
+        raise InputError(
+            Problem("no pools are searched with pools: false", path=path, hint="study.options.pools: true")
+        )
+    if pools and "continuous" not in axes["scheduler"]:
+        text = "pools of prefill and decode batch continuously"
+        raise InputError(Problem(text, path="study.axes.deployment.scheduler", hint="continuous, or pools: false"))
+    if pools == "only" and devices < 2:
+        raise InputError(Problem("two pools need two devices", path="study.options.devices", hint="at least 2"))
+    return ("serve",) if not pools else POOLS if pools == "only" else ("serve", *POOLS)
+
+
+def _variants(
+    scenario: Scenario, study: Study, axes: dict[str, list[Any]], roles: tuple[Role, ...]
+) -> Iterator[Variant]:
     others = {path: values for path, values in study.axes.items() if path not in PLAIN_AXES}
     assert isinstance(study.options, PlanOptions)
+    hardware = {role: axes[f"{role}.hardware"] for role in POOLS if f"{role}.hardware" in axes}
     for values in itertools.product(*others.values()):
         settings = dict(zip(others, values, strict=True))
         one = varied(scenario, settings)
         requests = generate(one.workload, one.simulation.seed, 0, one.folder)
         requests = requests.take(np.arange(min(len(requests), study.options.requests)))
-        yield Variant(_words(settings), settings, one, requests, demand_of(requests, one.slo.percentile))
+        demand = demand_of(requests, one.slo.percentile)
+        yield Variant(_words(settings), settings, one, requests, demand, sites(one, hardware, POOLS[0] in roles))
 
 
 def demand_of(requests: RequestTable, percentile: float) -> Demand:
@@ -154,6 +214,7 @@ def demand_of(requests: RequestTable, percentile: float) -> Demand:
         long_output=float(np.percentile(output, percentile)) / float(output.mean()),
         spread=float(prompt.var()) / mean**2,
         deviations=float(max(ndtri(min(percentile / 100, 0.9999)), 0.0)),
+        gaps=Gaps.of(prompt, output, percentile),
     )
 
 
@@ -174,21 +235,25 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _checked(name: str, values: list[Any]) -> list[Any]:
-    """An axis's values: numbers from 1, kinds of schedulers, or watts (null: the device's own cap)."""
-    path = next(path for path, short in PLAIN_AXES.items() if short == name)
+def _checked(path: str, values: list[Any]) -> list[Any]:
+    """An axis's values: whole numbers, kinds of schedulers, watts (null: the device's own cap), or hardware."""
     found = []
     for value in values:
         try:
-            found.append(_one(name, value))
+            one = _one(PLAIN_AXES[path].rpartition(".")[2], value)
         except ValueError as error:
             raise InputError(Problem(str(error), path=f"study.axes.{path}")) from None
-    return list(dict.fromkeys(found))
+        found += [] if one in found else [one]
+    return found
 
 
 def _one(name: str, value: Any) -> Any:
     if name == "cap":
         return None if value is None else parse(value, "power")
+    if name == "hardware":
+        if not isinstance(value, (str, dict)):
+            raise ValueError(f"{value!r} is no hardware; a profile's name, such as h100-sxm")
+        return value
     if name == "scheduler":
         kind = value.get("kind") if isinstance(value, dict) and len(value) == 1 else value
         Scheduler.resolve(kind)

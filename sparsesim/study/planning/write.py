@@ -36,7 +36,7 @@ def summary_of(plan: Plan) -> dict[str, Any]:
         ],
         "changes": [{"what": c.what, "choice": c.choice, "same_family": c.same_family} for c in plan.changes],
         "front": [name_at(plan, int(row)) for row in plan.front],
-        "launch": {one.engine: {"command": one.command, "notes": list(one.notes)} for one in plan.launches},
+        "launch": {one.name: {"command": one.command, "notes": list(one.notes)} for one in plan.launches},
         "assumptions": plan.assumptions,
         "seconds": plan.seconds,
         "infeasible": [] if plan.winner else plan.infeasible(),
@@ -64,15 +64,24 @@ def case_of(plan: Plan, one: Finalist) -> dict[str, Any]:
 def settings_at(plan: Plan, row: int) -> dict[str, Any]:
     """What a candidate sets beyond its variant."""
     c = plan.search.candidates
-    layout = plan.search.families[int(c.family[row])].layout
-    return {
-        **{f"deployment.{name}": value for name, value in layout._asdict().items()},
-        "deployment.replicas": int(c.replicas[row]),
+    family = plan.search.families[int(c.family[row])]
+    limits: dict[str, Any] = {
         "deployment.scheduler": str(c.scheduler[row]),
         "deployment.scheduler.max_running": int(c.max_running[row]),
         "deployment.scheduler.token_budget": int(c.token_budget[row]),
         "power.cap_w": float(c.cap_w[row]),
     }
+    if family.prefill is None:
+        layout = {f"deployment.{name}": value for name, value in family.instance.layout._asdict().items()}
+        return {**layout, "deployment.replicas": int(c.replicas[row]), **limits}
+    found: dict[str, Any] = {}
+    counts = (int(c.prefill_replicas[row]), int(c.replicas[row]))
+    for (role, one), count in zip(family.instances.items(), counts, strict=True):
+        keys = {"hardware": one.site.hardware, **one.layout._asdict(), "replicas": count}
+        found |= {f"deployment.pools.{role}.{name}": value for name, value in keys.items()}
+    found["deployment.pools.decode.scheduler.max_running"] = limits["deployment.scheduler.max_running"]
+    found["deployment.pools.prefill.scheduler.token_budget"] = limits["deployment.scheduler.token_budget"]
+    return {**found, "power.cap_w": limits["power.cap_w"]}
 
 
 def name_at(plan: Plan, row: int) -> str:
@@ -84,13 +93,15 @@ def name_at(plan: Plan, row: int) -> str:
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write all files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (*folder.glob("launch-*.sh"), folder / "winner.yaml"):
+        path.unlink(missing_ok=True)  # an earlier plan's, which would be taken for this one's
     write_text(folder / "summary.json", dumps(summary_of(plan)) + "\n")
     write_text(folder / "candidates.csv", "".join(_lines(plan)))
     if plan.winner is not None:
         write_text(folder / "winner.yaml", winner_yaml(plan))
         for one in plan.launches:
             notes = "".join(f"# {note}\n" for note in one.notes)
-            write_text(folder / f"launch-{one.engine}.sh", f"#!/bin/sh\n{notes}{one.command}\n")
+            write_text(folder / f"launch-{one.name}.sh", f"#!/bin/sh\n{notes}{one.command}\n")
 
 
 def winner_yaml(plan: Plan) -> str:
@@ -113,15 +124,25 @@ def _lines(plan: Plan) -> Iterator[str]:
     """Every candidate of the screening as CSV."""
     c = plan.search.candidates
     words = ("family", "scheduler")
-    numbers = ("replicas", "max_running", "token_budget", "cap_w", "devices", "running", "most_per_s")
+    numbers = (
+        "replicas",
+        "prefill_replicas",
+        "max_running",
+        "token_budget",
+        "cap_w",
+        "devices",
+        "running",
+        "most_per_s",
+    )
     means = [f"mean_{name}" for name in TERMS] + [f"predicted_{name}" for name in TERMS]
-    yield ",".join([*words, *numbers, *means, *c.objectives, "saturated", "ruled_out", "ratio"]) + "\n"
+    yield ",".join([*words, *numbers, *means, *c.objectives, "saturated", "bottleneck", "ruled_out", "ratio"]) + "\n"
     ratio = plan.search.ratio()
     values = np.column_stack([*(getattr(c, n).astype(float) for n in numbers), c.mean, c.high, *c.objectives.values()])
     for row, line in enumerate(values.tolist()):
         family = plan.search.families[int(c.family[row])].name
         cells = [f'"{family}"', str(c.scheduler[row]), *(_cell(v) for v in line)]
-        cells += [str(bool(c.saturated[row])).lower(), str(bool(plan.dead[row])).lower(), _cell(float(ratio[row]))]
+        cells += [str(bool(c.saturated[row])).lower(), str(c.bottleneck[row])]
+        cells += [str(bool(plan.dead[row])).lower(), _cell(float(ratio[row]))]
         yield ",".join(cells) + "\n"
 
 
