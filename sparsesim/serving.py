@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sparsesim.cost.verify import draft_kv_by_window
 from sparsesim.errors import InputError, Problem
 from sparsesim.scenario import KvTransfer, Scenario
 from sparsesim.sim.fleet import Progress
@@ -109,7 +110,7 @@ def host_bandwidth(system: PoolSystem) -> float:
         return own
     if link is None:
         text = f"{system.gpu.name} does not say how fast its host link is"
-        raise InputError(Problem(text, path=f"{place(system.name)}.memory.host_bandwidth", hint="such as 64 GB/s"))
+        raise InputError(Problem(text, path=f"{system.place}.memory.host_bandwidth", hint="such as 64 GB/s"))
     return link.value
 
 
@@ -146,9 +147,13 @@ def transfer_of(pools: Mapping[str, PoolSystem], settings: KvTransfer) -> Transf
 
 
 def kv_by_window(system: PoolSystem) -> dict[float, float]:
-    """Bytes per token that a request's KV has, over all layers and ranks, by attention window."""
-    tp, precision = system.setting.tp, system.setting.precision
-    return {window: tp * size for window, size in system.model.kv_by_window(precision, tp).items()}
+    """Bytes per token that a request's KV has, over all layers and ranks and what drafts, by attention window."""
+    setting = system.setting
+    sizes = system.model.kv_by_window(setting.precision, setting.tp)
+    if system.speculation is not None:
+        for window, size in draft_kv_by_window(system.model, system.draft, setting).items():
+            sizes[window] = sizes.get(window, 0.0) + size
+    return {window: setting.tp * size for window, size in sizes.items()}
 
 
 def shares_node(pools: Mapping[str, PoolSystem]) -> bool:
@@ -176,11 +181,6 @@ def _card(system: PoolSystem, inside: bool) -> tuple[float, float]:
     return count * gpu.nic.bandwidth.value * gpu.node.nics.value / gpu.node.gpus.value, gpu.nic.latency.value
 
 
-def place(pool: str) -> str:
-    """The path of a pool's keys in a scenario."""
-    return "deployment" if pool == "all" else f"deployment.pools.{pool}"
-
-
 def check_effects(scenario: Scenario, pools: Mapping[str, PoolSystem], requests: RequestTable) -> None:
     """Refuse options that could not change anything, all at once.
 
@@ -202,7 +202,7 @@ def check_effects(scenario: Scenario, pools: Mapping[str, PoolSystem], requests:
     for system in pools.values():
         if getattr(system.pool.scheduler, "policy", None) == "priority" and len(present) < 2:
             text = "every request has the same priority"
-            problems.append(Problem(text, path=f"{place(system.name)}.scheduler.policy", hint="fcfs, or priorities"))
+            problems.append(Problem(text, path=f"{system.place}.scheduler.policy", hint="fcfs, or priorities"))
     if problems:
         with scenario.placing():
             raise InputError(problems)
@@ -210,7 +210,7 @@ def check_effects(scenario: Scenario, pools: Mapping[str, PoolSystem], requests:
 
 def _idle_memory(system: PoolSystem, requests: RequestTable) -> list[Problem]:
     """Keys of a pool's memory without effect."""
-    memory, at = system.pool.memory, place(system.name)
+    memory, at = system.pool.memory, system.place
     swaps = getattr(system.pool.scheduler, "preemption", None) == "swap"
     problems = []
     if memory.prefix_cache and requests.prefix_blocks is None:

@@ -49,6 +49,11 @@ class PoolSystem:
     setting: Setting
     costs: CostModel
 
+    @property
+    def place(self) -> str:
+        """The path of the pool's keys in a scenario."""
+        return "deployment" if self.name == "all" else f"deployment.pools.{self.name}"
+
     @cached_property
     def steps(self) -> ReplicaSteps:
         """Step costs of a replica."""
@@ -74,21 +79,24 @@ class PoolSystem:
         """Refuse speculation that this model or layout cannot do.
 
         Raises:
-            InputError: no modules to draft with, a state that cannot be taken back, or a batch run as halves.
+            InputError: nothing decodes, no modules to draft with, a state that cannot be taken back, or a batch run
+                as halves.
 
         """
         law = self.speculation
         if law is None:
             return
         text = ""
-        if law.draft == "mtp" and not self.model.mtp_layers:
+        if self.name == "prefill":
+            text = "prefill replicas do not decode: there is nothing to draft"
+        elif law.draft == "mtp" and not self.model.mtp_layers:
             text = f"{self.model.name} has no multi-token-prediction modules: name a draft model"
         elif self.model.state_bytes(self.setting.precision) > 0:
             text = f"{self.model.name} has a state, and verify steps of those are not modelled"
         elif self.pool.overlap.two_batch:
             text = "two-batch overlap of verify steps is not modelled"
         if text:
-            raise InputError(Problem(text, path="deployment.scheduler.speculation"))
+            raise InputError(Problem(text, path=f"{self.place}.scheduler.speculation"))
 
     def stretched(self, factor: float) -> ReplicaSteps:
         """Step costs with kernel times scaled: the bounds of an interval."""
@@ -114,9 +122,10 @@ class PoolSystem:
             max_running=self.max_running,
             kv_blocks=settings.kv_blocks,
         )
-        if speculates and settings.kv_blocks is None:
-            share = draft_kv_share(self.model, self.draft, self.setting)
-            plan = replace(plan, kv_blocks=math.floor(plan.kv_blocks / (1.0 + share)))
+        if speculates:
+            block = 1.0 + draft_kv_share(self.model, self.draft, self.setting)
+            blocks = math.floor(plan.kv_blocks / block) if settings.kv_blocks is None else plan.kv_blocks
+            plan = replace(plan, kv_blocks=blocks, block_bytes=plan.block_bytes * block)
         check_fits(plan, self.model, self.setting, self.gpu.name)
         return plan
 
