@@ -118,6 +118,7 @@ class Layout(Frozen):
     )
     overlap: Overlap = Overlap()
     replicas: int = Field(1, ge=1)
+    autoscale: Autoscale | None = Field(None, description="replicas that come and go with the load; fixed by default")
     scheduler: Scheduler = Field(default_factory=lambda: Scheduler.resolve("continuous"))
     memory: MemorySettings = MemorySettings()
     engine: str = Field("vllm", description="host overheads, from hwprofiles/engines")
@@ -127,10 +128,24 @@ class Layout(Frozen):
         """Of one replica."""
         return self.tp * self.dp * self.pp
 
+    @property
+    def most_replicas(self) -> int:
+        """There may be at a time."""
+        return self.replicas if self.autoscale is None else self.autoscale.most
+
     @model_validator(mode="after")
     def _ep_divides(self) -> Self:
         if (self.tp * self.dp) % self.ep:
             raise ValueError(f"ep {self.ep} does not divide tp*dp = {self.tp * self.dp}")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_within_bounds(self) -> Self:
+        scale = self.autoscale
+        if scale is not None and not scale.least <= self.replicas <= scale.most:
+            raise ValueError(
+                f"replicas {self.replicas} at the start is not within autoscale {scale.least}..{scale.most}"
+            )
         return self
 
 
@@ -158,7 +173,6 @@ class Deployment(Layout):
     router: Router = Field(default_factory=lambda: Router.resolve("round_robin"))
     transfer: KvTransfer | None = Field(None, description="of KV between pools, instead of deriving it")
     faults: Faults | None = Field(None, description="replicas that fail, and rolling restarts; none by default")
-    autoscale: Autoscale | None = Field(None, description="replicas that come and go with the load; fixed by default")
     admission: Admission | None = Field(None, description="who is turned away or gives up; nobody by default")
 
     @model_validator(mode="after")
@@ -166,8 +180,6 @@ class Deployment(Layout):
         if self.pools is None and self.hardware is None:
             raise ValueError("name its hardware, or give pools")
         if self.pools is not None:
-            if self.autoscale is not None:
-                raise ValueError("pools of prefill and decode are of fixed size: leave autoscale out")
             beside = sorted(self.model_fields_set - _BESIDE_POOLS)
             if beside:
                 raise ValueError(f"with pools, {', '.join(beside)} belong inside each pool")
@@ -183,11 +195,6 @@ class Deployment(Layout):
         beyond = [outage.replica for outage in (self.faults.outages if self.faults else ()) if outage.replica >= count]
         if beyond:
             raise ValueError(f"faults.outages name replica {beyond[0]} of {count}, which are numbered from 0")
-        scale = self.autoscale
-        if scale is not None and not scale.least <= self.replicas <= scale.most:
-            raise ValueError(
-                f"replicas {self.replicas} at the start is not within autoscale {scale.least}..{scale.most}"
-            )
         return self
 
     def by_name(self) -> dict[str, Pool]:

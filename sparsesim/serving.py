@@ -60,11 +60,12 @@ def serve(
             progress=progress,
             admission=deployment.admission,
             faults=deployment.faults,
-            autoscale=deployment.autoscale,
+            autoscale=named["all"].pool.autoscale,
             seed=seed,
         )
     prefill, decode = (
-        PoolSpec(specs[name], deployment.router, named[name].pool.scheduler) for name in ("prefill", "decode")
+        PoolSpec(specs[name], deployment.router, pool.scheduler, pool.autoscale)
+        for name, pool in ((name, named[name].pool) for name in ("prefill", "decode"))
     )
     moved = transfer_of(named, deployment.transfer or KvTransfer())
     return simulate_pools(
@@ -131,11 +132,10 @@ def transfer_of(pools: Mapping[str, PoolSystem], settings: KvTransfer) -> Transf
     trunk = math.inf
     if named is not None and not shares_node(pools):
         fabric = named.fabric()
-        trunk = min(prefill.devices, decode.devices) * fabric.nic_bytes_per_s / fabric.gpus_per_nic
+        trunk = min(prefill.most_devices, decode.most_devices) * fabric.nic_bytes_per_s / fabric.gpus_per_nic
         trunk /= fabric.oversubscription
     sizes = kv_by_window(decode)
     return SharedLinks(
-        replicas=prefill.pool.replicas + decode.pool.replicas,
         out_bytes_per_s=speeds[0],
         in_bytes_per_s=speeds[1],
         trunk_bytes_per_s=trunk,
@@ -160,7 +160,7 @@ def shares_node(pools: Mapping[str, PoolSystem]) -> bool:
     """Whether all pools stand on the devices of one node."""
     alike = len({system.gpu.name for system in pools.values()}) == 1
     return alike and all(
-        sum(one.devices for one in pools.values()) <= one.setting.gpus_per_node for one in pools.values()
+        sum(one.most_devices for one in pools.values()) <= one.setting.gpus_per_node for one in pools.values()
     )
 
 

@@ -136,8 +136,13 @@ class PoolSystem:
 
     @property
     def devices(self) -> int:
-        """Of all replicas."""
+        """Of all replicas, at the start where they come and go."""
         return self.pool.devices * self.pool.replicas
+
+    @property
+    def most_devices(self) -> int:
+        """Of all replicas there may be at a time."""
+        return self.pool.devices * self.pool.most_replicas
 
 
 def systems(scenario: Scenario) -> dict[str, PoolSystem]:
@@ -238,14 +243,21 @@ def single_pool(scenario: Scenario) -> PoolSystem:
     return pools["all"]
 
 
-def background(scenario: Scenario, pools: Mapping[str, PoolSystem], phases: Mapping[str, Step]) -> Background:
-    """What a run of these pools rests on."""
+def background(
+    scenario: Scenario,
+    pools: Mapping[str, PoolSystem],
+    phases: Mapping[str, Step],
+    replicas: Mapping[str, float] | None = None,
+) -> Background:
+    """What a run of these pools rests on; `replicas` of pools whose number changes, in the mean."""
     tables = [
         ops_columns({name: one.priced}, pools.get(name, next(iter(pools.values()))).costs.chip)
         for name, one in phases.items()
     ]
-    devices = sum(system.devices for system in pools.values())
-    host_w = sum(system.devices * system.gpu.node.share.value for system in pools.values())
+    numbers = {name: system.pool.replicas for name, system in pools.items()} | dict(replicas or {})
+    counts = {name: numbers[name] * system.pool.devices for name, system in pools.items()}
+    devices = sum(counts.values())
+    host_w = sum(counts[name] * system.gpu.node.share.value for name, system in pools.items())
     return Background(
         ops={name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {},
         bound={name: one.bound for name, one in phases.items()},

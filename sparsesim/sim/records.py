@@ -31,7 +31,8 @@ class Records:
             iteration, summed over them), prefill_tok, chunks, output_tok, kv_blocks (in use at the end), running,
             waiting (at the end), first_s, slope_s, <component>_j.
         events: time_s, event (a name of `Event`), replica, request (-1 where none).
-        replicas: replica, up_s, down_s, kv_blocks, idle_w, active_idle_w: one row per interval in which it drew power.
+        replicas: replica, role (serve, prefill or decode), up_s, down_s, kv_blocks, idle_w, active_idle_w: one row per
+            interval in which it drew power.
         components: of energy, in the order of the columns.
         end_s: the time at which the run ended.
         partial: whether it was interrupted.

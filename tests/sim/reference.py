@@ -54,7 +54,7 @@ class Replica:
     def __init__(self, sim, index, spec, rules):
         self.sim, self.index, self.spec, self.rules = sim, index, spec, rules
         self.waiting, self.running, self.sending, self.batch = [], [], [], None
-        self.woken, self.late = False, 0.0
+        self.woken, self.late, self.incoming = False, 0.0, 0
         self.iterations, self.energy_j = 0, np.zeros(len(spec.steps.components))
         self.boundaries = []
 
@@ -80,7 +80,7 @@ class Replica:
 
     @property
     def outstanding(self):
-        return len(self.waiting) + len(self.running)
+        return self.incoming + len(self.waiting) + len(self.running)
 
     def takes(self, seq, tokens):
         """Blocks that the request holds with `tokens` of it in the cache."""
@@ -564,6 +564,8 @@ class Disaggregated(Reference):
 
         def arrived(at):
             source.sent(seq, at)
+            target.incoming -= 1
             self.give(target, seq, at)
 
+        target.incoming += 1
         self.at(now + self.transfer.time_s(seq.prompt + seq.generated - 1), arrived)
