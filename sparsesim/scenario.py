@@ -105,6 +105,33 @@ class Overlap(Frozen):
     two_batch: bool = Field(False, description="half of a batch computes while the other half communicates")
 
 
+class FfnDevices(Frozen):
+    """Devices of a replica that compute its routed experts and nothing else: attention-FFN disaggregation.
+
+    Three micro-batches keep both sides at work: one on each, and one on its way (MegaScale-Infer, arXiv 2504.02263).
+    """
+
+    hardware: HardwareField | None = Field(None, description="by default that of the attention")
+    devices: int = Field(ge=1, description="of one replica, beside the tp*dp of its attention")
+    ep: int | None = Field(None, ge=1, description="ranks the experts are spread over; divides devices, by default all")
+    micro_batches: int = Field(3, ge=1, description="that a batch is cut into; while one computes, others move")
+    bandwidth: units.BytesPerSecond | None = Field(
+        None, gt=0, description="of one device between the two groups, instead of what its link or card achieves"
+    )
+    latency: units.Seconds | None = Field(None, ge=0, description="of one exchange, instead of the fitted kernels'")
+
+    @property
+    def ranks(self) -> int:
+        """That the experts are spread over."""
+        return self.ep or self.devices
+
+    @model_validator(mode="after")
+    def _ep_divides(self) -> Self:
+        if self.devices % self.ranks:
+            raise ValueError(f"ep {self.ep} does not divide the {self.devices} devices")
+        return self
+
+
 class Layout(Frozen):
     """How a replica is laid over its devices and run."""
 
@@ -112,6 +139,7 @@ class Layout(Frozen):
     dp: int = Field(1, ge=1, description="copies of the attention inside a replica")
     ep: int = Field(1, ge=1, description="ranks the experts are spread over; divides tp*dp")
     pp: int = Field(1, ge=1, description="stages the layers are divided into")
+    ffn: FfnDevices | None = Field(None, description="devices of their own for the routed experts; none by default")
     topology: TopologyField | None = Field(None, description="instead of the hardware's own node")
     placement: Placement = Field(
         default_factory=lambda: Placement.resolve("contiguous"), description="of experts on ranks"
@@ -125,8 +153,8 @@ class Layout(Frozen):
 
     @property
     def devices(self) -> int:
-        """Of one replica."""
-        return self.tp * self.dp * self.pp
+        """Of one replica, those of its experts included."""
+        return self.tp * self.dp * self.pp + (self.ffn.devices if self.ffn else 0)
 
     @property
     def most_replicas(self) -> int:
@@ -137,6 +165,22 @@ class Layout(Frozen):
     def _ep_divides(self) -> Self:
         if (self.tp * self.dp) % self.ep:
             raise ValueError(f"ep {self.ep} does not divide tp*dp = {self.tp * self.dp}")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_with_ffn_devices(self) -> Self:
+        if self.ffn is None:
+            return self
+        beside = {
+            "ep": self.ep > 1 and "the experts' ranks are ffn.ep",
+            "pp": self.pp > 1 and "pipeline stages of split replicas are not modelled",
+            "topology": self.topology is not None and "say ffn.bandwidth and ffn.latency instead",
+            "overlap": self.overlap != Overlap() and "micro-batches already overlap compute and communication",
+            "scheduler.speculation": getattr(self.scheduler, "speculation", None) and "verify steps are not modelled",
+        }
+        wrong = [f"{name}: {why}" for name, why in beside.items() if why]
+        if wrong:
+            raise ValueError(f"with ffn, leave out {'; '.join(wrong)}")
         return self
 
     @model_validator(mode="after")
@@ -263,6 +307,8 @@ def _unknown_names(document: Document) -> list[Problem]:
         places += [
             ("hwprofiles", "hardware", (*pool, "hardware")),
             ("hwprofiles", "hardware", (*pool, "hardware", "name")),
+            ("hwprofiles", "hardware", (*pool, "ffn", "hardware")),
+            ("hwprofiles", "hardware", (*pool, "ffn", "hardware", "name")),
         ]
         places += [("hwprofiles/engines", "engine", (*pool, "engine"))]
     for kind, what, path in places:

@@ -100,6 +100,8 @@ def detailed_steps(system: PoolSystem, requests: RequestTable, asked: Simulation
 
     """
     setting = system.setting
+    if system.ffn is not None:
+        raise InputError(Problem("op by op knows no ffn devices", path="simulation.detail", hint="detail: step"))
     if system.speculation is not None:
         raise InputError(Problem("op by op knows no verify steps", path="simulation.detail", hint="detail: step"))
     if setting.pp > 1 or setting.ranks == 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparsesim.cost.breakdown import at_context
 from sparsesim.metrics import summarise
 from sparsesim.metrics.latency import with_latencies
 from sparsesim.scenario import Scenario
@@ -163,3 +164,30 @@ def test_clients_of_servegen_keep_their_own_lengths() -> None:
     assert all_finished(records.requests["outcome"].tolist())
     means = [float(prompt[client == one].mean()) for one in (0, 1)]
     assert max(means) > 1.2 * min(means)
+
+
+def test_two_or_three_micro_batches_hide_the_way_to_the_experts_and_more_only_read_weights_again() -> None:
+    scenario = Scenario.load("serving-attention-ffn-split")
+    step_s, memory_j, pools = {}, {}, {}
+    for case in cases(scenario):
+        pools = systems(case.scenario)
+        ffn, steps = pools["decode"].ffn, pools["decode"].steps
+        assert ffn is not None
+        step_s[ffn.micro_batches], _, memory_j[ffn.micro_batches], *_ = at_context(steps, 4000, 2000.0)
+    # one micro-batch pays two exchanges in each of 58 layers, over 0.1 ms even where they are empty
+    assert step_s[1] > 1.4 * step_s[3]
+    assert step_s[2] == pytest.approx(step_s[3], rel=0.1)
+    assert step_s[4] > 1.15 * step_s[3]
+    assert memory_j[1] < memory_j[2] < memory_j[3] < memory_j[4]
+    assert pools["decode"].devices == 32
+    fewer = ["workload.arrivals.users=600", "workload.requests=1800", "study=null", "simulation.warm_up=10 s"]
+    records = records_of("serving-attention-ffn-split", *fewer)
+    assert all_finished(records.requests["outcome"].tolist())
+    decodes = np.asarray(records.steps["replica"]) == 1
+    took, sequences, context = (
+        np.asarray(records.steps[name], float)[decodes] for name in ("first_s", "decode", "context_tok")
+    )
+    typical = int(np.argmin(np.abs(sequences - np.median(sequences))))
+    steps = systems(Scenario.load("serving-attention-ffn-split"))["decode"].steps
+    expected = at_context(steps, int(sequences[typical]), context[typical] / sequences[typical])[0]
+    assert took[typical] == pytest.approx(expected)

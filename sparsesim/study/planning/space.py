@@ -113,6 +113,8 @@ def space(scenario: Scenario) -> Space:
         raise InputError(Problem(f"{study.kind!r} is no plan", path="study.kind", hint="plan"))
     if scenario.deployment.pools is not None:
         raise InputError(Problem("a plan starts from one pool", path="deployment.pools", hint="deployment.hardware"))
+    if scenario.deployment.ffn is not None:
+        raise InputError(Problem("a plan tries no devices for experts alone", path="deployment.ffn", hint="a sweep"))
     axes = {PLAIN_AXES[path]: list(values) for path, values in study.axes.items() if path in PLAIN_AXES}
     pool = scenario.deployment.by_name()["all"]
     checked = {name: _checked(name, values) for name, values in axes.items()}
