@@ -48,7 +48,14 @@ EQUATIONS = {
     "Power and energy": ("cost.power", "metrics.energy"),
     "Memory": ("cost.memory",),
     "A replica without a queue": ("closed_form", "cost.steady"),
-    "Network": ("cost.network.collectives", "cost.network.moe", "cost.network.placed", "cost.network.two_batch"),
+    "Network": (
+        "cost.network.collectives",
+        "cost.network.moe",
+        "cost.network.placed",
+        "cost.network.two_batch",
+        "cost.network.exchange",
+    ),
+    "Attention and experts apart": ("cost.split",),
     "Training": ("training",),
     "Event-driven chips": (
         "cost.neuromorphic.events",

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsesim import __version__
 from sparsesim.cost.fitted import load_fit
+from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.hardware.figures import figures
 from sparsesim.loading import data_root
 from sparsesim.scenario import Scenario
@@ -19,20 +20,23 @@ def sources(name: str | Path) -> list[dict[str, Any]]:
     rows = [{"what": "sparsesim", "source": f"sparsesim {__version__}, Apache-2.0"}]
     for system in systems(scenario).values():
         rows.append({"what": f"model {system.model.name}", "source": system.model.source})
-        by_source: dict[str, list[str]] = {}
-        for row in figures(system.gpu):
-            by_source.setdefault(row["source"], []).append(row["figure"])
-        rows += [
-            {"what": f"{system.gpu.name}: {', '.join(names)}", "source": source} for source, names in by_source.items()
-        ]
-        fit = load_fit(system.gpu.fit, system.gpu.fit_base)
-        if fit.classes:
-            rows.append(
-                {"what": f"{fit.name}: {len(fit.classes)} kernel classes", "source": "fitted to calibration/data"}
-            )
+        for gpu in system.gpus:
+            rows += _of_gpu(gpu)
     file = getattr(getattr(scenario.workload, "arrivals", None), "file", None)
     if file:
         rows.append({"what": f"trace {file}", "source": _trace_source(str(file))})
+    return rows
+
+
+def _of_gpu(gpu: Gpu) -> list[dict[str, Any]]:
+    """Figures of a device by source, and its fit."""
+    by_source: dict[str, list[str]] = {}
+    for row in figures(gpu):
+        by_source.setdefault(row["source"], []).append(row["figure"])
+    rows = [{"what": f"{gpu.name}: {', '.join(names)}", "source": source} for source, names in by_source.items()]
+    fit = load_fit(gpu.fit, gpu.fit_base)
+    if fit.classes:
+        rows.append({"what": f"{fit.name}: {len(fit.classes)} kernel classes", "source": "fitted to calibration/data"})
     return rows
 
 

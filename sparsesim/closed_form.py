@@ -29,8 +29,7 @@ from sparsesim.handover import Gaps, transfer_s
 from sparsesim.metrics.energy import CLOCK_HOLD_S
 from sparsesim.model.arch import Batch, Chunk
 from sparsesim.run import Run, completed
-from sparsesim.scenario import KvTransfer, Scenario
-from sparsesim.serving import place
+from sparsesim.scenario import KvTransfer, Scenario, place
 from sparsesim.system import PoolSystem, background, single_pool, systems
 from sparsesim.training import estimate_training
 from sparsesim.workload import RequestTable, generate

@@ -35,7 +35,7 @@ _BUNDLE = 64.0
 """Messages that move together: within 3 % of single ones on the 370M model."""
 _DRAWN_TOKENS = 2
 """Tokens simulated with drawn activity: the maximum over 24 layers varies little between tokens."""
-_NO_MEANING = ("tp", "dp", "ep", "pp", "topology", "placement", "scheduler", "memory", "engine")
+_NO_MEANING = ("tp", "dp", "ep", "pp", "topology", "placement", "scheduler", "memory", "engine", "ffn", "autoscale")
 
 
 def device_of(scenario: Scenario) -> Neuromorphic | None:

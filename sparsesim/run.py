@@ -53,7 +53,7 @@ class Background:
         memory: bytes of a replica by use, by pool.
         assumptions: sentences a reader should know.
         citations: what to cite.
-        devices: of the deployment.
+        devices: of the deployment, in the mean where replicas come and go.
         node_share_w: power of host and fans for each device.
 
     """
@@ -65,7 +65,7 @@ class Background:
     memory: Mapping[str, Any] = field(default_factory=dict)
     assumptions: Sequence[str] = ()
     citations: Sequence[str] = ()
-    devices: int = 0
+    devices: float = 0
     node_share_w: float = 0.0
 
 

@@ -105,6 +105,33 @@ class Overlap(Frozen):
     two_batch: bool = Field(False, description="half of a batch computes while the other half communicates")
 
 
+class FfnDevices(Frozen):
+    """Devices of a replica that compute its routed experts and nothing else: attention-FFN disaggregation.
+
+    Three micro-batches keep both sides at work: one on each, and one on its way (MegaScale-Infer, arXiv 2504.02263).
+    """
+
+    hardware: HardwareField | None = Field(None, description="by default that of the attention")
+    devices: int = Field(ge=1, description="of one replica, beside the tp*dp of its attention")
+    ep: int | None = Field(None, ge=1, description="ranks the experts are spread over; divides devices, by default all")
+    micro_batches: int = Field(3, ge=1, description="that a batch is cut into; while one computes, others move")
+    bandwidth: units.BytesPerSecond | None = Field(
+        None, gt=0, description="of one device between the two groups, instead of what its link or card achieves"
+    )
+    latency: units.Seconds | None = Field(None, ge=0, description="of one exchange, instead of the fitted kernels'")
+
+    @property
+    def ranks(self) -> int:
+        """That the experts are spread over."""
+        return self.ep or self.devices
+
+    @model_validator(mode="after")
+    def _ep_divides(self) -> Self:
+        if self.devices % self.ranks:
+            raise ValueError(f"ep {self.ep} does not divide the {self.devices} devices")
+        return self
+
+
 class Layout(Frozen):
     """How a replica is laid over its devices and run."""
 
@@ -112,25 +139,57 @@ class Layout(Frozen):
     dp: int = Field(1, ge=1, description="copies of the attention inside a replica")
     ep: int = Field(1, ge=1, description="ranks the experts are spread over; divides tp*dp")
     pp: int = Field(1, ge=1, description="stages the layers are divided into")
+    ffn: FfnDevices | None = Field(None, description="devices of their own for the routed experts; none by default")
     topology: TopologyField | None = Field(None, description="instead of the hardware's own node")
     placement: Placement = Field(
         default_factory=lambda: Placement.resolve("contiguous"), description="of experts on ranks"
     )
     overlap: Overlap = Overlap()
     replicas: int = Field(1, ge=1)
+    autoscale: Autoscale | None = Field(None, description="replicas that come and go with the load; fixed by default")
     scheduler: Scheduler = Field(default_factory=lambda: Scheduler.resolve("continuous"))
     memory: MemorySettings = MemorySettings()
     engine: str = Field("vllm", description="host overheads, from hwprofiles/engines")
 
     @property
     def devices(self) -> int:
-        """Of one replica."""
-        return self.tp * self.dp * self.pp
+        """Of one replica, those of its experts included."""
+        return self.tp * self.dp * self.pp + (self.ffn.devices if self.ffn else 0)
+
+    @property
+    def most_replicas(self) -> int:
+        """There may be at a time."""
+        return self.replicas if self.autoscale is None else self.autoscale.most
 
     @model_validator(mode="after")
     def _ep_divides(self) -> Self:
         if (self.tp * self.dp) % self.ep:
             raise ValueError(f"ep {self.ep} does not divide tp*dp = {self.tp * self.dp}")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_with_ffn_devices(self) -> Self:
+        if self.ffn is None:
+            return self
+        beside = {
+            "ep": self.ep > 1 and "the experts' ranks are ffn.ep",
+            "pp": self.pp > 1 and "pipeline stages of split replicas are not modelled",
+            "topology": self.topology is not None and "say ffn.bandwidth and ffn.latency instead",
+            "overlap": self.overlap != Overlap() and "micro-batches already overlap compute and communication",
+            "scheduler.speculation": getattr(self.scheduler, "speculation", None) and "verify steps are not modelled",
+        }
+        wrong = [f"{name}: {why}" for name, why in beside.items() if why]
+        if wrong:
+            raise ValueError(f"with ffn, leave out {'; '.join(wrong)}")
+        return self
+
+    @model_validator(mode="after")
+    def _starts_within_bounds(self) -> Self:
+        scale = self.autoscale
+        if scale is not None and not scale.least <= self.replicas <= scale.most:
+            raise ValueError(
+                f"replicas {self.replicas} at the start is not within autoscale {scale.least}..{scale.most}"
+            )
         return self
 
 
@@ -147,6 +206,11 @@ class KvTransfer(Frozen):
     latency: units.Seconds | None = Field(None, ge=0, description="of one transfer")
 
 
+def place(pool: str) -> str:
+    """The path of a pool's keys in a scenario."""
+    return "deployment" if pool == "all" else f"deployment.pools.{pool}"
+
+
 _BESIDE_POOLS = {"pools", "router", "faults", "admission", "transfer"}
 
 
@@ -158,7 +222,6 @@ class Deployment(Layout):
     router: Router = Field(default_factory=lambda: Router.resolve("round_robin"))
     transfer: KvTransfer | None = Field(None, description="of KV between pools, instead of deriving it")
     faults: Faults | None = Field(None, description="replicas that fail, and rolling restarts; none by default")
-    autoscale: Autoscale | None = Field(None, description="replicas that come and go with the load; fixed by default")
     admission: Admission | None = Field(None, description="who is turned away or gives up; nobody by default")
 
     @model_validator(mode="after")
@@ -166,8 +229,6 @@ class Deployment(Layout):
         if self.pools is None and self.hardware is None:
             raise ValueError("name its hardware, or give pools")
         if self.pools is not None:
-            if self.autoscale is not None:
-                raise ValueError("pools of prefill and decode are of fixed size: leave autoscale out")
             beside = sorted(self.model_fields_set - _BESIDE_POOLS)
             if beside:
                 raise ValueError(f"with pools, {', '.join(beside)} belong inside each pool")
@@ -183,11 +244,6 @@ class Deployment(Layout):
         beyond = [outage.replica for outage in (self.faults.outages if self.faults else ()) if outage.replica >= count]
         if beyond:
             raise ValueError(f"faults.outages name replica {beyond[0]} of {count}, which are numbered from 0")
-        scale = self.autoscale
-        if scale is not None and not scale.least <= self.replicas <= scale.most:
-            raise ValueError(
-                f"replicas {self.replicas} at the start is not within autoscale {scale.least}..{scale.most}"
-            )
         return self
 
     def by_name(self) -> dict[str, Pool]:
@@ -256,6 +312,8 @@ def _unknown_names(document: Document) -> list[Problem]:
         places += [
             ("hwprofiles", "hardware", (*pool, "hardware")),
             ("hwprofiles", "hardware", (*pool, "hardware", "name")),
+            ("hwprofiles", "hardware", (*pool, "ffn", "hardware")),
+            ("hwprofiles", "hardware", (*pool, "ffn", "hardware", "name")),
         ]
         places += [("hwprofiles/engines", "engine", (*pool, "engine"))]
     for kind, what, path in places:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sparsesim.cost.verify import draft_kv_by_window
 from sparsesim.errors import InputError, Problem
 from sparsesim.scenario import KvTransfer, Scenario
 from sparsesim.sim.fleet import Progress
@@ -59,11 +60,12 @@ def serve(
             progress=progress,
             admission=deployment.admission,
             faults=deployment.faults,
-            autoscale=deployment.autoscale,
+            autoscale=named["all"].pool.autoscale,
             seed=seed,
         )
     prefill, decode = (
-        PoolSpec(specs[name], deployment.router, named[name].pool.scheduler) for name in ("prefill", "decode")
+        PoolSpec(specs[name], deployment.router, pool.scheduler, pool.autoscale)
+        for name, pool in ((name, named[name].pool) for name in ("prefill", "decode"))
     )
     moved = transfer_of(named, deployment.transfer or KvTransfer())
     return simulate_pools(
@@ -109,7 +111,7 @@ def host_bandwidth(system: PoolSystem) -> float:
         return own
     if link is None:
         text = f"{system.gpu.name} does not say how fast its host link is"
-        raise InputError(Problem(text, path=f"{place(system.name)}.memory.host_bandwidth", hint="such as 64 GB/s"))
+        raise InputError(Problem(text, path=f"{system.place}.memory.host_bandwidth", hint="such as 64 GB/s"))
     return link.value
 
 
@@ -126,10 +128,11 @@ def transfer_of(pools: Mapping[str, PoolSystem], settings: KvTransfer) -> Transf
     prefill, decode = pools["prefill"], pools["decode"]
     ends = [card(system, shares_node(pools), settings) for system in (prefill, decode)]
     speeds = [settings.bandwidth or speed for speed, _ in ends]
-    trunk = math.inf if shares_node(pools) else trunk_of(prefill, decode) * min(prefill.devices, decode.devices)
+    trunk = (
+        math.inf if shares_node(pools) else trunk_of(prefill, decode) * min(prefill.most_devices, decode.most_devices)
+    )
     sizes = kv_by_window(decode)
     return SharedLinks(
-        replicas=prefill.pool.replicas + decode.pool.replicas,
         out_bytes_per_s=speeds[0],
         in_bytes_per_s=speeds[1],
         trunk_bytes_per_s=trunk,
@@ -141,16 +144,20 @@ def transfer_of(pools: Mapping[str, PoolSystem], settings: KvTransfer) -> Transf
 
 
 def kv_by_window(system: PoolSystem) -> dict[float, float]:
-    """Bytes per token that a request's KV has, over all layers and ranks, by attention window."""
-    tp, precision = system.setting.tp, system.setting.precision
-    return {window: tp * size for window, size in system.model.kv_by_window(precision, tp).items()}
+    """Bytes per token that a request's KV has, over all layers and ranks and what drafts, by attention window."""
+    setting = system.setting
+    sizes = system.model.kv_by_window(setting.precision, setting.tp)
+    if system.speculation is not None:
+        for window, size in draft_kv_by_window(system.model, system.draft, setting).items():
+            sizes[window] = sizes.get(window, 0.0) + size
+    return {window: setting.tp * size for window, size in sizes.items()}
 
 
 def shares_node(pools: Mapping[str, PoolSystem]) -> bool:
     """Whether all pools stand on the devices of one node."""
     alike = len({system.gpu.name for system in pools.values()}) == 1
     return alike and all(
-        sum(one.devices for one in pools.values()) <= one.setting.gpus_per_node for one in pools.values()
+        sum(one.most_devices for one in pools.values()) <= one.setting.gpus_per_node for one in pools.values()
     )
 
 
@@ -188,11 +195,6 @@ def card(system: PoolSystem, inside: bool, settings: KvTransfer) -> tuple[float,
     raise InputError(Problem(text, path=f"deployment.transfer.{name}", hint=hint))
 
 
-def place(pool: str) -> str:
-    """The path of a pool's keys in a scenario."""
-    return "deployment" if pool == "all" else f"deployment.pools.{pool}"
-
-
 def check_effects(scenario: Scenario, pools: Mapping[str, PoolSystem], requests: RequestTable) -> None:
     """Refuse options that could not change anything, all at once.
 
@@ -214,7 +216,7 @@ def check_effects(scenario: Scenario, pools: Mapping[str, PoolSystem], requests:
     for system in pools.values():
         if getattr(system.pool.scheduler, "policy", None) == "priority" and len(present) < 2:
             text = "every request has the same priority"
-            problems.append(Problem(text, path=f"{place(system.name)}.scheduler.policy", hint="fcfs, or priorities"))
+            problems.append(Problem(text, path=f"{system.place}.scheduler.policy", hint="fcfs, or priorities"))
     if problems:
         with scenario.placing():
             raise InputError(problems)
@@ -222,7 +224,7 @@ def check_effects(scenario: Scenario, pools: Mapping[str, PoolSystem], requests:
 
 def _idle_memory(system: PoolSystem, requests: RequestTable) -> list[Problem]:
     """Keys of a pool's memory without effect."""
-    memory, at = system.pool.memory, place(system.name)
+    memory, at = system.pool.memory, system.place
     swaps = getattr(system.pool.scheduler, "preemption", None) == "swap"
     problems = []
     if memory.prefix_cache and requests.prefix_blocks is None:

@@ -65,9 +65,10 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Run:
         if records[-1].partial:
             break
     wall_s = time.perf_counter() - begin
-    load, running = _load(records[0], pools)
+    load, running = _load(records[0])
     phases = pool_phases(pools, load, running)
-    run = simulated(scenario, records, background(scenario, pools, phases), wall_s)
+    replicas = mean_replicas(records, pools, scenario.simulation.warm_up)
+    run = simulated(scenario, records, background(scenario, pools, phases, replicas), wall_s)
     if detailed is not None:
         run = replace(run, files={TIMELINE: _timeline(detailed, running)})
     return run if run.partial else _with_intervals(run, interval(scenario, pools, phases))
@@ -93,6 +94,8 @@ def detailed_steps(system: PoolSystem, requests: RequestTable, asked: Simulation
 
     """
     setting = system.setting
+    if system.ffn is not None:
+        raise InputError(Problem("op by op knows no ffn devices", path="simulation.detail", hint="detail: step"))
     if system.speculation is not None:
         raise InputError(Problem("op by op knows no verify steps", path="simulation.detail", hint="detail: step"))
     if setting.pp > 1 or setting.ranks == 1:
@@ -127,10 +130,29 @@ def _with_intervals(run: Run, relative: Mapping[str, tuple[float, float]]) -> Ru
     return replace(run, summary={**run.summary, "intervals": {**run.summary["intervals"], **found}})
 
 
-def _load(records: Records, pools: Mapping[str, PoolSystem]) -> tuple[Load, float]:
+def mean_replicas(
+    records: Sequence[Records], pools: Mapping[str, PoolSystem], warm_up_s: float = 0.0
+) -> dict[str, float]:
+    """Replicas that were on after the warm-up, in the mean, of the pools whose number changes."""
+    found = {}
+    for name, system in pools.items():
+        if system.pool.autoscale is None:
+            continue
+        on_s, length_s = 0.0, 0.0
+        for one in records:
+            mine = np.isin(one.replicas["role"], (name, "serve"))
+            up, down = (np.asarray(one.replicas[end], float)[mine] for end in ("up_s", "down_s"))
+            on_s += float((down - np.maximum(up, warm_up_s)).clip(min=0.0).sum())
+            length_s += one.end_s - warm_up_s
+        found[name] = on_s / length_s if length_s > 0 else float(system.pool.replicas)
+    return found
+
+
+def _load(records: Records) -> tuple[Load, float]:
     """The load a replica saw and the sequences it ran in the mean while busy."""
     requests, steps = records.requests, records.steps
-    decodes = np.asarray(steps["replica"], int) >= (pools["prefill"].pool.replicas if "prefill" in pools else 0)
+    decoders = records.replicas["replica"][records.replicas["role"] != "prefill"]
+    decodes = np.isin(steps["replica"], decoders)
     seconds = (np.asarray(steps["end_s"], float) - np.asarray(steps["start_s"], float)) * decodes
     running = float(seconds @ np.asarray(steps["decode"], float) / seconds.sum()) if seconds.sum() > 0 else 1.0
     prompt, output = (float(np.mean(np.asarray(requests[name], float))) for name in ("prompt_tok", "output_tok"))

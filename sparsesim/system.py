@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,12 @@ import numpy as np
 
 from sparsesim.cost.breakdown import Step
 from sparsesim.cost.kernel import CostModel, cost_model
-from sparsesim.cost.memory import MemoryPlan, check_fits, plan_memory
-from sparsesim.cost.network.placed import deployed_costs, redundant_slots
+from sparsesim.cost.memory import MemoryPlan, check_experts_fit, check_fits, plan_memory
+from sparsesim.cost.network.exchange import Exchange, link_between, visits_of
+from sparsesim.cost.network.placed import PlacedCosts, deployed_costs, redundant_slots
+from sparsesim.cost.network.placement import Placement
 from sparsesim.cost.network.two_batch import TwoBatchSteps
+from sparsesim.cost.split import FfnGroup, SplitSteps
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.cost.tables import StepTables
 from sparsesim.cost.verify import VerifyTables, draft_bytes, draft_kv_share
@@ -28,12 +32,13 @@ from sparsesim.hardware.profile import load_device
 from sparsesim.hardware.topology import Topology, load_topology
 from sparsesim.metrics.ops import ops_columns
 from sparsesim.model.arch import Model
+from sparsesim.model.blocks.moe import Moe
 from sparsesim.model.load import ExpertLoad
 from sparsesim.model.load.empirical import Empirical
 from sparsesim.model.setting import Setting
 from sparsesim.model.zoo import load_model
 from sparsesim.run import Background
-from sparsesim.scenario import Hardware, Pool, Scenario
+from sparsesim.scenario import FfnDevices, Hardware, Pool, Scenario, place
 from sparsesim.sim.speculation import Speculation
 
 
@@ -48,12 +53,20 @@ class PoolSystem:
     engine: Engine
     setting: Setting
     costs: CostModel
+    ffn: FfnGroup | None = None
+
+    @property
+    def place(self) -> str:
+        """The path of the pool's keys in a scenario."""
+        return place(self.name)
 
     @cached_property
     def steps(self) -> ReplicaSteps:
         """Step costs of a replica."""
         law = self.speculation
         tables = StepTables(self.model, self.setting, self.costs)
+        if self.ffn is not None:
+            return SplitSteps(tables, self.engine, self.setting.ranks, ffn=self.ffn)
         if law is not None:
             tables = VerifyTables(self.model, self.setting, self.costs, draft_tok=law.draft_tok, draft=self.draft)
         kind = TwoBatchSteps if self.pool.overlap.two_batch else ReplicaSteps
@@ -74,21 +87,24 @@ class PoolSystem:
         """Refuse speculation that this model or layout cannot do.
 
         Raises:
-            InputError: no modules to draft with, a state that cannot be taken back, or a batch run as halves.
+            InputError: nothing decodes, no modules to draft with, a state that cannot be taken back, or a batch run
+                as halves.
 
         """
         law = self.speculation
         if law is None:
             return
         text = ""
-        if law.draft == "mtp" and not self.model.mtp_layers:
+        if self.name == "prefill":
+            text = "prefill replicas do not decode: there is nothing to draft"
+        elif law.draft == "mtp" and not self.model.mtp_layers:
             text = f"{self.model.name} has no multi-token-prediction modules: name a draft model"
         elif self.model.state_bytes(self.setting.precision) > 0:
             text = f"{self.model.name} has a state, and verify steps of those are not modelled"
         elif self.pool.overlap.two_batch:
             text = "two-batch overlap of verify steps is not modelled"
         if text:
-            raise InputError(Problem(text, path="deployment.scheduler.speculation"))
+            raise InputError(Problem(text, path=f"{self.place}.scheduler.speculation"))
 
     def stretched(self, factor: float) -> ReplicaSteps:
         """Step costs with kernel times scaled: the bounds of an interval."""
@@ -114,11 +130,40 @@ class PoolSystem:
             max_running=self.max_running,
             kv_blocks=settings.kv_blocks,
         )
-        if speculates and settings.kv_blocks is None:
-            share = draft_kv_share(self.model, self.draft, self.setting)
-            plan = replace(plan, kv_blocks=math.floor(plan.kv_blocks / (1.0 + share)))
+        if speculates:
+            block = 1.0 + draft_kv_share(self.model, self.draft, self.setting)
+            blocks = math.floor(plan.kv_blocks / block) if settings.kv_blocks is None else plan.kv_blocks
+            plan = replace(plan, kv_blocks=blocks, block_bytes=plan.block_bytes * block)
         check_fits(plan, self.model, self.setting, self.gpu.name)
+        _ = self.expert_bytes
         return plan
+
+    @cached_property
+    def expert_bytes(self) -> float:
+        """Weights on a device that computes experts alone; 0 where there is none.
+
+        Raises:
+            DoesNotFitError: with the bytes, and the number of devices that would do.
+
+        """
+        ffn = self.ffn
+        if ffn is None:
+            return 0.0
+        capacity, share = ffn.costs.chip.capacity_bytes, self.pool.memory.utilisation
+        reserve = self.engine.reserve.value
+        return check_experts_fit(self.model, ffn.setting, capacity, share, reserve, ffn.costs.gpu.name)
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every kind of device of a replica."""
+        ffn = self.ffn
+        return (self.gpu,) if ffn is None or ffn.costs.gpu == self.gpu else (self.gpu, ffn.costs.gpu)
+
+    @property
+    def host_w(self) -> float:
+        """Power of host and fans for the devices of a replica."""
+        own = (self.pool.devices - (self.ffn.devices if self.ffn else 0)) * self.gpu.node.share.value
+        return own + (self.ffn.devices * self.ffn.costs.gpu.node.share.value if self.ffn else 0.0)
 
     @property
     def max_running(self) -> int:
@@ -127,8 +172,13 @@ class PoolSystem:
 
     @property
     def devices(self) -> int:
-        """Of all replicas."""
+        """Of all replicas, at the start where they come and go."""
         return self.pool.devices * self.pool.replicas
+
+    @property
+    def most_devices(self) -> int:
+        """Of all replicas there may be at a time."""
+        return self.pool.devices * self.pool.most_replicas
 
 
 def systems(scenario: Scenario) -> dict[str, PoolSystem]:
@@ -154,6 +204,7 @@ def _system(name: str, pool: Pool, model: Model, scenario: Scenario) -> PoolSyst
     engine = load_engine(pool.engine)
     cap = _cap(scenario, gpu)
     topology, load = topology_of(pool), load_of(scenario)
+    placement = Placement.resolve("contiguous") if pool.ffn else pool.placement
     setting = Setting(
         tp=pool.tp,
         dp=pool.dp,
@@ -164,17 +215,65 @@ def _system(name: str, pool: Pool, model: Model, scenario: Scenario) -> PoolSyst
         expert_load=load.word(),
         sparsity=scenario.sparsity,
         fused=engine.fused,
-        redundant=redundant_slots(model, pool.placement, pool.ep),
+        redundant=redundant_slots(model, placement, pool.ep),
+        experts_apart=pool.ffn is not None,
     )
     if pool.overlap.two_batch and setting.ranks == 1:
         why = "one rank has no communication to hide behind the other half"
         raise InputError(Problem(why, path="deployment.overlap.two_batch", hint="tp or dp above 1"))
     shared = pool.overlap.shared_experts
-    costs = deployed_costs(cost_model(gpu, cap), model, setting, topology, pool.placement, load, shared)
+    costs = deployed_costs(cost_model(gpu, cap), model, setting, topology, placement, load, shared)
     model.device_weight_bytes(setting)  # raises where heads, widths or layers cannot be split
     system = PoolSystem(name, pool, model, gpu, engine, setting, costs)
+    if pool.ffn is not None:
+        system = replace(system, ffn=_ffn_group(system, pool.ffn, scenario))
     system.check_speculation()
     return system
+
+
+def _ffn_group(system: PoolSystem, asked: FfnDevices, scenario: Scenario) -> FfnGroup:
+    """The devices of the experts, and the exchanges with those of the attention.
+
+    Raises:
+        InputError: there are no experts, they do not fill the devices, or nothing could run them.
+
+    """
+    model, at = system.model, f"{system.place}.ffn"
+    blocks = {block for block, _ in model.blocks if isinstance(block, Moe)}
+    if len({(one.experts, one.working_top_k) for one in blocks}) != 1:
+        why = "layers of different experts are not modelled" if blocks else "has no routed experts"
+        raise InputError(Problem(f"{model.name}: {why}", path=at, hint="leave ffn out"))
+    if scenario.workload.kind == "training":
+        raise InputError(Problem("training steps of split replicas are not modelled", path=at, hint="leave ffn out"))
+    gpu = gpu_of(asked.hardware, f"{at}.hardware") if asked.hardware else system.gpu
+    placement = system.pool.placement
+    own = replace(
+        system.setting,
+        tp=asked.devices,
+        dp=1,
+        ep=asked.ranks,
+        gpus_per_node=gpu.node.gpus.value,
+        experts_apart=False,
+        redundant=redundant_slots(model, placement, asked.ranks),
+    )
+    costs = deployed_costs(cost_model(gpu, _cap(scenario, gpu)), model, own, None, placement, load_of(scenario))
+    with _below(at):
+        link = link_between(system.gpu, gpu, (system.setting.ranks, asked.devices), asked.bandwidth, asked.latency)
+    visited, busiest = visits_of(costs.routed if isinstance(costs, PlacedCosts) else (), asked.devices)
+    there, back = (
+        Exchange(op, system.setting.ranks, visited, busiest, link)
+        for op in next(iter(blocks)).exchanges(model.d_model, system.setting)
+    )
+    return FfnGroup(model, own, costs, asked.micro_batches, there, back)
+
+
+@contextmanager
+def _below(path: str) -> Iterator[None]:
+    """Problems raised inside have a path below this one."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError([replace(problem, path=f"{path}.{problem.path}") for problem in error.problems]) from None
 
 
 def _cap(scenario: Scenario, gpu: Gpu) -> float | None:
@@ -186,7 +285,7 @@ def _cap(scenario: Scenario, gpu: Gpu) -> float | None:
     return cap
 
 
-def gpu_of(hardware: Hardware) -> Gpu:
+def gpu_of(hardware: Hardware, path: str = "deployment.hardware") -> Gpu:
     """The GPU profile, in its mode.
 
     Raises:
@@ -195,10 +294,10 @@ def gpu_of(hardware: Hardware) -> Gpu:
     """
     device = load_device(hardware.name)
     if not isinstance(device, Gpu):
-        raise InputError(Problem(f"{device.name} is {device.kind}: serving runs on GPUs", path="deployment.hardware"))
+        raise InputError(Problem(f"{device.name} is {device.kind}: serving runs on GPUs", path=path))
     if hardware.chips is not None:
         hint = "replicas and tp say how many GPUs there are"
-        raise InputError(Problem(f"{device.name} is not counted in chips", path="deployment.hardware.chips", hint=hint))
+        raise InputError(Problem(f"{device.name} is not counted in chips", path=f"{path}.chips", hint=hint))
     return device.in_mode(hardware.mode) if hardware.mode else device
 
 
@@ -229,14 +328,22 @@ def single_pool(scenario: Scenario) -> PoolSystem:
     return pools["all"]
 
 
-def background(scenario: Scenario, pools: Mapping[str, PoolSystem], phases: Mapping[str, Step]) -> Background:
-    """What a run of these pools rests on."""
+def background(
+    scenario: Scenario,
+    pools: Mapping[str, PoolSystem],
+    phases: Mapping[str, Step],
+    replicas: Mapping[str, float] | None = None,
+) -> Background:
+    """What a run of these pools rests on; `replicas` of pools whose number changes, in the mean."""
     tables = [
-        ops_columns({name: one.priced}, pools.get(name, next(iter(pools.values()))).costs.chip)
+        ops_columns({name: items}, chip)
         for name, one in phases.items()
+        for chip, items in pools.get(name, next(iter(pools.values()))).steps.on_chips(one.priced)
     ]
-    devices = sum(system.devices for system in pools.values())
-    host_w = sum(system.devices * system.gpu.node.share.value for system in pools.values())
+    numbers = {name: system.pool.replicas for name, system in pools.items()} | dict(replicas or {})
+    counts = {name: numbers[name] * system.pool.devices for name, system in pools.items()}
+    devices = sum(counts.values())
+    host_w = sum(numbers[name] * system.host_w for name, system in pools.items())
     return Background(
         ops={name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {},
         bound={name: one.bound for name, one in phases.items()},
@@ -259,11 +366,14 @@ def _provenance(pools: Mapping[str, PoolSystem], phases: Mapping[str, Step]) -> 
     found: dict[str, Any] = {"kernel_time": {name: value / whole for name, value in sorted(seconds.items())}}
     for name, system in pools.items():
         found[name] = {"hardware": system.gpu.name, "fit": system.costs.fit.name, "engine": system.engine.name}
+        if system.ffn is not None:
+            found[name]["ffn"] = {"hardware": system.ffn.costs.gpu.name, "fit": system.ffn.costs.fit.name}
     return found
 
 
 def _memory(system: PoolSystem) -> dict[str, Any]:
-    plan = system.memory
+    plan, ffn = system.memory, system.ffn
+    apart = {"ffn_device_bytes": ffn.costs.chip.capacity_bytes, "ffn_weight_bytes": system.expert_bytes} if ffn else {}
     return {
         "device_bytes": plan.capacity_bytes,
         "usable_bytes": plan.usable_bytes,
@@ -273,6 +383,7 @@ def _memory(system: PoolSystem) -> dict[str, Any]:
         "kv_blocks": plan.kv_blocks,
         "kv_tokens": plan.kv_tokens,
         "state_slots": plan.state_slots,
+        **apart,
     }
 
 
@@ -287,9 +398,10 @@ def _assumptions(scenario: Scenario, pools: Mapping[str, PoolSystem]) -> list[st
         if scenario.densities is not None and scenario.sparsity is None:
             lines.append(f"{system.gpu.name} multiplies zeros as any other value: its times do not use the densities")
         lines += [f"{system.model.name}: {line}" for line in system.model.assumed]
-        assumed = [row["figure"] for row in figures(system.gpu) if row["source"].startswith("assumed")]
-        if assumed:
-            lines.append(f"{system.gpu.name}: {', '.join(assumed)} are assumed")
+        for gpu in system.gpus:
+            assumed = [row["figure"] for row in figures(gpu) if row["source"].startswith("assumed")]
+            if assumed:
+                lines.append(f"{gpu.name}: {', '.join(assumed)} are assumed")
         engine = [n for n, f in system.engine if isinstance(f, Figure) and f.kind == "assumed"]
         if engine:
             lines.append(f"engine {system.engine.name}: {', '.join(engine)} are assumed")

@@ -74,8 +74,8 @@ class Overhead:
     graph: bool
 
 
-def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerModel) -> Floats:
-    """Values of a step on one device: time and joules by component, [..., 5], host time and power cap included.
+def device_seconds(total: Floats, engine: Engine, graph: bool) -> tuple[Floats, Floats]:
+    """Seconds of a device's kernels under an engine, gaps included, and the part of them that stretches with clocks.
 
     Outside of graphs the device waits for the host where launching takes longer than running.
     """
@@ -83,11 +83,16 @@ def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerMode
     kernels = total[..., TIME] * engine.quality.value + total[..., EXPERTS] * engine.experts.value
     running = kernels + total[..., COLLECTIVE] * engine.collectives.value + gaps
     launched = total[..., KERNELS] * engine.launch.value
-    time = running if overhead.graph else np.maximum(running, launched)
-    time = time + overhead.host_s + overhead.sampling_s
-    memory = total[..., MEMORY] + overhead.sampling_s * overhead.sampling_w
     own = total[..., TIME] + total[..., EXPERTS]
     core = total[..., CORE] * kernels / np.where(own > 0, own, 1.0)
+    return (running if graph else np.maximum(running, launched)), core
+
+
+def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerModel) -> Floats:
+    """Values of a step on one device: time and joules by component, [..., 5], host time and power cap included."""
+    time, core = device_seconds(total, engine, overhead.graph)
+    time = time + overhead.host_s + overhead.sampling_s
+    memory = total[..., MEMORY] + overhead.sampling_s * overhead.sampling_w
     rest = memory + total[..., LINK]
     time, core = at_full_clock(time, core, total[..., COMPUTE], rest, power)
     clock = clock_under_cap(time, core, total[..., COMPUTE], rest, power)

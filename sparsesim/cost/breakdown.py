@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsesim.cost.accumulate import COMPONENTS, Floats, Priced, engine_seconds, price
+from sparsesim.cost.accumulate import COMPONENTS, Floats, Priced, engine_seconds
 from sparsesim.cost.curve import Channel
 from sparsesim.cost.kernel import BOUNDS
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.model.arch import Batch
-from sparsesim.work import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Step:
 
 def step(steps: ReplicaSteps, phase: str, batch: Batch) -> Step:
     """A step of `batch` on each attention rank."""
-    priced = tuple(price(_tasks(steps, batch), steps.costs))
+    priced = steps.priced(batch)
     groups = steps.setting.dp * steps.setting.pp
     decode = round(float(batch.decode) * groups)
     chunks = [(round(float(c.q_tok)), round(float(c.kv_tok))) for c in batch.chunks] * groups
@@ -45,18 +44,6 @@ def step(steps: ReplicaSteps, phase: str, batch: Batch) -> Step:
         values = at_context(steps, decode, float(batch.context))
     energy = dict(zip(COMPONENTS, values[1:], strict=True))
     return Step(phase, values[0], energy, priced, half_width(steps, priced, values[0]), bound_shares(steps, priced))
-
-
-def _tasks(steps: ReplicaSteps, batch: Batch) -> list[Task]:
-    """The batch's kernels, parts of size zero left out."""
-    model, setting = steps.model, steps.setting
-    tasks = model.token_tasks(batch.tokens, setting)
-    if batch.decode:
-        tasks += model.decode_tasks(batch.decode, batch.context, setting)
-    for chunk in batch.chunks:
-        tasks += model.chunk_tasks(chunk.count, chunk.q_tok, chunk.kv_tok, setting)
-    sampled = batch.decode + len(batch.chunks) if batch.sampled is None else batch.sampled
-    return tasks + (model.head_tasks(sampled, setting) if sampled else [])
 
 
 def at_context(steps: ReplicaSteps, sequences: int, context: float) -> list[float]:

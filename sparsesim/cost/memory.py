@@ -130,6 +130,33 @@ def check_fits(plan: MemoryPlan, model: Model, setting: Setting, hardware: str, 
     raise DoesNotFitError("\n".join(lines))
 
 
+def check_experts_fit(
+    model: Model, setting: Setting, capacity_bytes: float, utilisation: float, reserve_bytes: float, hardware: str
+) -> float:
+    """Bytes of weights on a device that holds routed experts alone.
+
+    Raises:
+        DoesNotFitError: what is how large, and how many devices would do.
+
+    """
+    weights, usable = model.expert_bytes(setting), capacity_bytes * utilisation - reserve_bytes
+    if weights <= usable:
+        return weights
+    more = (setting.ranks * 2**k for k in range(1, 5))
+    enough = [
+        n for n in more if model.expert_bytes(replace(setting, tp=n, ep=setting.ep * n // setting.ranks)) <= usable
+    ]
+    lines = [
+        f"the experts of {model.name} do not fit {setting.ranks} x {hardware}:"
+        f" {(weights - usable) / GIB:.2f} GiB a device are missing",
+        f"  weights of a device           {weights / GIB:.2f} GiB",
+        f"  engine's reserve              {reserve_bytes / GIB:.2f} GiB",
+        f"  usable beside the reserve     {usable / GIB:.2f} GiB of {capacity_bytes / GIB:.2f} GiB",
+        f"  they would fit {enough[0]} devices" if enough else "  sixteen times as many devices would not do either",
+    ]
+    raise DoesNotFitError("\n".join(lines))
+
+
 def _smallest_change(plan: MemoryPlan, model: Model, setting: Setting, needs: float) -> str:
     for tp in (2 * setting.tp, 4 * setting.tp, 8 * setting.tp, 16 * setting.tp):
         try:

@@ -15,7 +15,7 @@ t - t_core (1 - c) and t_core c, what the kernel would take at f_max (`at_full_c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,13 +114,18 @@ def clock_under_cap(time_s: Array, core_s: Array, core_j: Array, rest_j: Array, 
         stretched = safe + core * (1.0 / f - 1.0)
         return np.asarray(power.static_w + (e_core * f**power.exponent + e_rest) / stretched)
 
-    low, high = np.full_like(safe, _LOWEST_CLOCK), np.ones_like(safe)
-    over = watts(high) > power.cap_w
+    return clock_where(watts, power.cap_w, safe.shape)
+
+
+def clock_where(watts: Callable[[Floats], Floats], cap_w: float, shape: tuple[int, ...]) -> Floats:
+    """The highest clock (share of its maximum) at which `watts`, which falls with it, is within the cap."""
+    low, high = np.full(shape, _LOWEST_CLOCK), np.ones(shape)
+    over = watts(high) > cap_w
     if not over.any():
         return high
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        above = watts(middle) > power.cap_w
+        above = watts(middle) > cap_w
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return np.where(over, low, 1.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +19,19 @@ from sparsesim.cost.accumulate import (
     WIDTH,
     Floats,
     Overhead,
+    Priced,
     finished,
     finished_one,
+    price,
 )
 from sparsesim.cost.curve import Channel, DecodeCurve
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.tables import StepTables
+from sparsesim.hardware.device.gpu import Chip
 from sparsesim.hardware.engine import Engine
-from sparsesim.model.arch import Model
+from sparsesim.model.arch import Batch, Model
 from sparsesim.model.setting import Setting
+from sparsesim.work import Task
 
 MIXED_KEPT = 1 << 16
 """Lines of mixed steps that are kept: some 60 MB; all are forgotten beyond, and made again when asked for."""
@@ -111,6 +115,29 @@ class ReplicaSteps:
         values = finished(total, self.overhead(tokens, sequences), self.engine, self.costs.power)
         values[..., 1:] *= self.devices
         return values
+
+    def tasks(self, batch: Batch) -> list[Task]:
+        """A rank's kernels but the head, parts of size zero left out."""
+        model, setting = self.model, self.setting
+        tasks = model.token_tasks(batch.tokens, setting)
+        if batch.decode:
+            tasks += model.decode_tasks(batch.decode, batch.context, setting)
+        for chunk in batch.chunks:
+            tasks += model.chunk_tasks(chunk.count, chunk.q_tok, chunk.kv_tok, setting)
+        return tasks
+
+    def head(self, batch: Batch) -> list[Task]:
+        """The kernels that give next tokens."""
+        sampled = batch.decode + len(batch.chunks) if batch.sampled is None else batch.sampled
+        return self.model.head_tasks(sampled, self.setting) if sampled else []
+
+    def priced(self, batch: Batch) -> tuple[Priced, ...]:
+        """The kernels of a step of `batch` on each attention rank, with what each costs."""
+        return tuple(price(self.tasks(batch) + self.head(batch), self.costs))
+
+    def on_chips(self, priced: Iterable[Priced]) -> list[tuple[Chip, list[Priced]]]:
+        """Kernels by the chip that runs them."""
+        return [(self.costs.chip, list(priced))]
 
     def decode(self, sequences: int) -> DecodeCurve:
         """A step in which every one of `sequences` gets a token."""

@@ -81,9 +81,18 @@ def draft_bytes(model: Model, draft: Model | None, setting: Setting) -> float:
     return model.mtp_parameters() * setting.precision.weight_bytes_each(setting.precision.weights) / setting.ranks
 
 
+def draft_kv_by_window(model: Model, draft: Model | None, setting: Setting) -> dict[float, float]:
+    """Cache bytes per token of what drafts, on one of tp ranks, by the window of its layers."""
+    if draft is not None:
+        return draft.kv_by_window(draft.precision, setting.tp)
+    sizes: dict[float, float] = {}
+    for block in model.mtp:
+        own = model.mtp_layers * block.kv_bytes_per_token(setting.precision, setting.tp)
+        sizes[block.kv_window] = sizes.get(block.kv_window, 0.0) + own
+    return sizes
+
+
 def draft_kv_share(model: Model, draft: Model | None, setting: Setting) -> float:
     """KV that drafting adds to a token's, as a share of the model's own."""
     own = model.kv_bytes_per_token(setting.precision, setting.tp)
-    if draft is not None:
-        return draft.kv_bytes_per_token(draft.precision, setting.tp) / own
-    return model.mtp_layers * sum(b.kv_bytes_per_token(setting.precision, setting.tp) for b in model.mtp) / own
+    return sum(draft_kv_by_window(model, draft, setting).values()) / own

@@ -8,7 +8,7 @@ from typing import Any
 from sparsesim.scenario import Power
 
 
-def economy(summary: Mapping[str, Any], power: Power, devices: int, node_share_w: float) -> dict[str, float | None]:
+def economy(summary: Mapping[str, Any], power: Power, devices: float, node_share_w: float) -> dict[str, float | None]:
     """What the window cost beyond the devices; per token means per output token, or per token of a fixed batch's step.
 
     Node energy adds `node_share_w` (host and fans) for every device, and is left out where that is 0; facility energy

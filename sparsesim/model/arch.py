@@ -82,6 +82,11 @@ class Model(Frozen):
         """Layers."""
         return sum(group.count for group in self.layers)
 
+    @property
+    def expert_layers(self) -> int:
+        """Layers with routed experts."""
+        return sum(count for block, count in self.blocks if block.weights(self.d_model).experts)
+
     @cached_property
     def blocks(self) -> tuple[tuple[Block, int], ...]:
         """Each distinct block with the number of layers that have it, in order of appearance."""
@@ -155,6 +160,12 @@ class Model(Frozen):
         inner[-1] += _bytes(last, setting.precision) - self._head_saving(setting.precision, setting.tp)
         return max(inner)
 
+    def expert_bytes(self, setting: Setting) -> float:
+        """Bytes of the routed experts alone, redundant slots included, on one of the setting's ranks."""
+        held = (block.stored_in(self.d_model, n).experts * block.held_experts(setting) for block, n in self.blocks)
+        experts = sum(math.ceil(number / setting.ranks) for number in held)
+        return experts * setting.precision.weight_bytes_each(setting.precision.expert_weights)
+
     def _stage_bytes(self, blocks: tuple[tuple[Block, int], ...], setting: Setting) -> float:
         inner = Weights()
         for block, count in blocks:
@@ -223,6 +234,14 @@ class Model(Frozen):
                     pairs[block, own] = pairs.get((block, own), 0) + 1
                 layer += 1
         return ((block, replace(setting, layer_sparsity=own), n) for (block, own), n in pairs.items())
+
+    def expert_tasks(self, tokens: Array, setting: Setting) -> list[Task]:
+        """Kernels of all layers' routed experts on one of the setting's ranks, for `tokens` of all of them."""
+        return [
+            task
+            for block, own, count in self._placed(setting)
+            for task in _times(block.expert_tasks(tokens, self.d_model, own), count)
+        ]
 
     def decode_by_window(self, sequences: Array, kv_tok: Array, setting: Setting) -> dict[float, list[Task]]:
         """Tasks of one token for each decoding sequence, by the window their size depends on (0: none)."""

@@ -70,6 +70,7 @@ class Setting:
 
     A replica has tp*dp*pp devices: attention is split over tp and replicated over dp, experts are spread over
     ep ranks and each is split tp*dp/ep ways; `redundant` slots beyond one per expert hold copies of some, or nothing.
+    `experts_apart`: the routed experts are on other devices, and this setting is that of all the rest.
     `fused` is a serving engine's kernels; without it every pass of an eager framework is launched on its own.
     """
 
@@ -84,6 +85,7 @@ class Setting:
     fused: bool = True
     layer_sparsity: LayerSparsity | None = None
     redundant: int = 0
+    experts_apart: bool = False
 
     def __post_init__(self) -> None:
         """Raise InputError where a degree is below one, slots are missing, or ep does not divide the ranks."""

@@ -24,7 +24,9 @@ class Autoscale(Frozen):
     """Keep the outstanding requests per replica near a target, as horizontal autoscalers do.
 
     Wanted are ceil(outstanding / target) replicas, between the least and the most. A new one draws power from the
-    decision on and serves after `start_up`; one too many for `patience` drains and goes.
+    decision on and serves after `start_up`; one too many for `patience` drains and goes. Of pools each has its own
+    rules and counts its own requests: KV on its way to a replica counts there, and a replica drains until what leaves
+    it or comes to it has arrived.
 
     Attributes:
         least, most: replicas of the pool.
@@ -50,6 +52,7 @@ class Autoscale(Frozen):
 
     def start(self, fleet: Fleet, pool: Pool) -> None:
         """Watch a pool."""
+        fleet.scaled.append((self, pool))
         fleet.env.process(self._watch(fleet, pool))
 
     def wanted(self, pool: Pool) -> int:
@@ -61,8 +64,8 @@ class Autoscale(Frozen):
         env = fleet.env
         starting: list[object] = []
         enough_since_s = env.now
-        while True:
-            yield env.timeout(self.interval)
+        yield env.timeout(self.interval)
+        while not _settled(fleet):
             wanted, have = self.wanted(pool), len(pool.up) + len(starting)
             if wanted >= have:
                 enough_since_s = env.now
@@ -71,6 +74,7 @@ class Autoscale(Frozen):
             if wanted < have and not starting and env.now - enough_since_s >= self.patience and len(pool.up) > 1:
                 env.process(self._drain(fleet, pool))
                 enough_since_s = env.now
+            yield env.timeout(self.interval)
 
     def _raise(self, fleet: Fleet, pool: Pool, starting: list[object]) -> Process:
         env, mark = fleet.env, object()
@@ -88,5 +92,13 @@ class Autoscale(Frozen):
         pool.take_down(replica)
         fleet.events.add(fleet.env.now, Event.replica_draining, replica.index)
         yield from drained(fleet, replica)
-        if replica.alive:
-            put_out(fleet, replica)
+        put_out(fleet, replica)
+
+
+def _settled(fleet: Fleet) -> bool:
+    """Whether nothing is left but looks at the load, none of which finds a replica too few: what waits, waits for ever.
+
+    A process that raises a replica, a step, a transfer, a request to come: each has an event of its own.
+    """
+    others = len(fleet.scaled) - 1
+    return len(fleet.env._queue) <= others and all(scale.wanted(pool) <= len(pool.up) for scale, pool in fleet.scaled)

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sparsesim.sim.entering import EnteringReplica
 from sparsesim.sim.prefix import PrefixCache
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.request import Job
-from sparsesim.sim.schedulers.continuous import Continuous, ContinuousReplica
+from sparsesim.sim.schedulers.continuous import Continuous
 
 if TYPE_CHECKING:
     from sparsesim.sim.fleet import Fleet
 
 
-class CachingReplica(ContinuousReplica):
+class CachingReplica(EnteringReplica):
     """A continuously batching replica that keeps prefixes."""
 
     __slots__ = ("cache", "id_tok")
@@ -52,7 +53,7 @@ class CachingReplica(ContinuousReplica):
         cached = hits * self.id_tok
         q = min(job.target - cached, budget)
         shared = hits - self.cache.idle_among(job.hashes[:hits])
-        return hits, q, self.blocks(cached + q) - shared * self.cache.kv_blocks
+        return hits, q, self.held_for(job, cached + q) - shared * self.cache.kv_blocks
 
     def admissible(self, job: Job, boundary: int) -> bool:
         """Whether it may enter; where it would reuse idle ids, that is only known at the boundary."""
@@ -73,35 +74,6 @@ class CachingReplica(ContinuousReplica):
             most = max(1, self.affordable(self.free - len(self.cache.idle) * self.cache.kv_blocks))
         super().leap(most)
 
-    def admit(self, free: int) -> list[tuple[Job, int]]:
-        """The chunks of an iteration; what the decoding ones take goes before what the cache keeps."""
-        self.cache.shrink(free)
-        budget = self.token_budget - self.decoding
-        chunks: list[tuple[Job, int]] = []
-        job = self.prefilling
-        if job is not None and budget:
-            q, free = self.take_chunk(job, budget, free)
-            chunks.append((job, q))
-            budget -= q
-        while self.waiting and budget > 0 and len(self.running) < self.places:
-            job = self.waiting[0]
-            if job.computed:
-                if (free := self.enter_ready(job, free)) < 0:
-                    break
-                budget -= 1
-                continue
-            hits, q, need = self.entry(job, budget)
-            if need > free:
-                break
-            self.waiting.popleft()
-            self.running[job] = None
-            free -= need
-            self.enter(job, hits, q, need)
-            self.cache.shrink(free)
-            chunks.append((job, q))
-            budget -= q
-        return chunks
-
     def enter(self, job: Job, hits: int, q: int, need: int) -> None:
         """Take what is cached and the blocks of the first chunk."""
         job.held = job.hashes[:hits]
@@ -110,7 +82,7 @@ class CachingReplica(ContinuousReplica):
             self.late_s += fetched * self.cache.kv_blocks * (self.spec.swap_s_per_block or 0.0)
         job.computed = hits * self.id_tok
         self.free -= need
-        job.blocks = self.blocks(job.computed + q)
+        job.blocks = self.held_for(job, job.computed + q)
         self.prefilling = job if job.computed + q < job.target else None
         self.keep(job, job.computed + q)
         if not job.preemptions:

@@ -94,24 +94,32 @@ class Faults(Frozen):
             fleet.events.add(env.now, Event.replica_draining, replica.index)
             replica.pool.take_down(replica)
             yield from drained(fleet, replica)
-            if replica.alive:  # it may have failed meanwhile
-                put_out(fleet, replica)
+            if put_out(fleet, replica):
                 yield env.timeout(self.restart_lasts)
                 _back(fleet, replica)
 
 
 def drained(fleet: Fleet, replica: Replica) -> Process:
-    """Wait until a replica that takes no more requests has none left."""
+    """Wait until a replica that takes no more requests has none left, nor KV that is still on its way.
+
+    It ends, too, where the replica fails meanwhile and is back.
+    """
     env = fleet.env
-    while replica.outstanding:
-        yield env.timeout(max(replica.end - env.now, 0.0) + 2 * TIE_S)
+    while replica.held and replica not in replica.pool.up:
+        if replica.pending is None:  # nothing is computed: what it waits for comes or goes as KV
+            yield fleet.landing()
+        else:
+            yield env.timeout(max(replica.end - env.now, 0.0) + 2 * TIE_S)
 
 
-def put_out(fleet: Fleet, replica: Replica) -> None:
-    """A drained replica goes down."""
+def put_out(fleet: Fleet, replica: Replica) -> bool:
+    """A drained replica goes down, if it has not failed meanwhile; whether it does."""
+    if not replica.alive or replica in replica.pool.up:
+        return False
     fleet.events.add(fleet.env.now, Event.replica_down, replica.index)
     fleet.close_interval(replica, fleet.env.now)
     replica.alive = False
+    return True
 
 
 def _outage(fleet: Fleet, replica: Replica, after_s: float, lasts_s: float | None) -> Process:

@@ -14,6 +14,7 @@ from simpy.events import URGENT, Timeout
 from simpy.events import Event as SimPyEvent
 
 from sparsesim.sim.admission import Admission
+from sparsesim.sim.autoscale import Autoscale
 from sparsesim.sim.log import EventLog, RequestLog, StepLog
 from sparsesim.sim.pool import Pool, PoolSpec
 from sparsesim.sim.replica import Boundary, Replica
@@ -35,6 +36,7 @@ class Fleet:
 
     Attributes:
         entry: the pool that requests come to.
+        scaled: pools whose replicas come and go, with the rules by which they do.
         decode: the pool that takes over after the prefill, where there is one.
         intervals: (replica, from, to) in which replicas drew power; `to` is NaN while it lasts.
 
@@ -57,6 +59,8 @@ class Fleet:
         self.outcome, self.generated, self.finish = self.log.outcome, self.log.generated, self.log.finish
         self.events = EventLog()
         self._verify_steps: list[int] | None = None
+        self._landing: SimPyEvent | None = None
+        self.scaled: list[tuple[Autoscale, Pool]] = []
         self.replicas: list[Replica] = []
         self.hashes = whole_blocks(requests)
         self.arrived = array("d", [math.nan]) * len(requests)
@@ -71,9 +75,14 @@ class Fleet:
         if not self.left:
             self.stop()
 
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pool that does everything, or those of prefill and of decode."""
+        return (self.entry,) if self.decode is None else (self.entry, self.decode)
+
     def _refused(self) -> list[int] | None:
         """The outcome of requests that one of the pools could never serve."""
-        found = [refusals(self.table, pool.replicas) for pool in (self.entry, self.decode) if pool]
+        found = [refusals(self.table, pool.replicas) for pool in self.pools]
         lists = [one for one in found if one is not None]
         return [max(outcomes) for outcomes in zip(*lists, strict=True)] if lists else None
 
@@ -103,15 +112,26 @@ class Fleet:
 
         def arrived(at_s: float) -> None:
             source.sent(job, at_s)
+            target.arrived()
             job.computed = job.target
-            if target not in pool.up:
+            if target.alive:  # even if it takes no other requests any more
+                self.log.replica[job.row] = target.index
+                target.submit(job, at_s)
+            else:
                 job.restart()
                 pool.dispatch(job, at_s)
-                return
-            self.log.replica[job.row] = target.index
-            target.submit(job, at_s)
+            landed, self._landing = self._landing, None
+            if landed is not None:
+                landed.succeed()
+
+        target.expect()
 
         self.transfer.send(self.env, source.index, target.index, job.target, now_s, arrived)
+
+    def landing(self) -> SimPyEvent:
+        """The next arrival of KV anywhere."""
+        self._landing = self._landing or self.env.event()
+        return self._landing
 
     def verify_steps(self, law: Speculation) -> list[int]:
         """Verify steps of each request, the same for whichever replica serves it."""
@@ -148,8 +168,8 @@ class Fleet:
 
     def abandon(self) -> None:
         """Nothing can happen any more: requests without a replica that could take them have failed."""
-        for pool in (self.entry, self.decode):
-            for job in pool.stranded if pool else ():
+        for pool in self.pools:
+            for job in pool.stranded:
                 self.outcome[job.row] = Outcome.failed
 
     def stop(self) -> None:

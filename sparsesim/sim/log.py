@@ -39,7 +39,7 @@ class StepLog:
     Attributes:
         write: appends one packed row.
         energy: appends the joules by component of a row with chunks.
-        explicit: whether `window` holds every channel, full attention too (context then grows unevenly).
+        explicit: replicas whose rows have every channel in `windows`, full attention too: context grows unevenly.
         window: appends (tokens attended, sequences growing) for each finite window of a row.
 
     """
@@ -48,7 +48,7 @@ class StepLog:
 
     def __init__(self) -> None:
         self.rows = bytearray()
-        self.explicit = False
+        self.explicit: set[int] = set()
         self.energies = array("d")
         self.windows = array("d")
         self.write = self.rows.extend
@@ -59,12 +59,12 @@ class StepLog:
         """All rows."""
         return np.frombuffer(bytes(self.rows), dtype=STEP_ROW)
 
-    def coordinates(self, rows: int, finite_windows: int) -> npt.NDArray[np.float64]:
-        """Attended and growing of each finite window, [rows, 2 * finite_windows]; NaN after an interrupt."""
-        cells = np.full(rows * 2 * finite_windows, np.nan)
-        written = np.frombuffer(self.windows, dtype=np.float64)[: len(cells)]
+    def coordinates(self, count: int) -> npt.NDArray[np.float64]:
+        """(attended, growing) of the windows written, in order, [count, 2]; NaN after an interrupt."""
+        cells = np.full(2 * count, np.nan)
+        written = np.frombuffer(self.windows, dtype=np.float64)[: 2 * count]
         cells[: len(written)] = written
-        return cells.reshape(rows, 2 * finite_windows)
+        return cells.reshape(count, 2)
 
 
 class RequestLog:

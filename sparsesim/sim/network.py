@@ -9,7 +9,7 @@ each flow's most loaded link: all rates rise together until a link is full or a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import simpy
@@ -38,6 +38,11 @@ class Flow:
     def busiest_bytes(self) -> float:
         """Bytes on the most loaded link."""
         return float(self.bytes.max(initial=0.0))
+
+    def over(self, links: int) -> Flow:
+        """The same flow on a network of more links, which it does not use."""
+        more = links - len(self.bytes)
+        return replace(self, bytes=np.pad(self.bytes, (0, more))) if more else self
 
     def alone_s(self, capacity: Floats) -> float:
         """Seconds without contention."""
@@ -94,6 +99,13 @@ class FluidNetwork:
             raise InputError(Problem(f"link {link} has no bandwidth", hint="a bandwidth above 0 B/s"))
         self.carried_bytes = np.zeros(len(self.capacity_bytes_per_s))
 
+    def widen(self, capacity_bytes_per_s: Floats) -> None:
+        """Add links behind those there are, at any time."""
+        self.capacity_bytes_per_s = np.concatenate([self.capacity_bytes_per_s, capacity_bytes_per_s])
+        self.carried_bytes = np.pad(self.carried_bytes, (0, len(capacity_bytes_per_s)))
+        for active in self._active:
+            active.flow = active.flow.over(len(self.capacity_bytes_per_s))
+
     def send(self, flow: Flow) -> simpy.Event:
         """Start a flow now; the event succeeds when it has arrived."""
         if flow.bytes.shape != self.capacity_bytes_per_s.shape:
@@ -115,7 +127,7 @@ class FluidNetwork:
             done.succeed()
             return
         self._advance()
-        self._active.append(_Active(flow, done))
+        self._active.append(_Active(flow.over(len(self.capacity_bytes_per_s)), done))
         self._solve_soon()
 
     def _advance(self) -> None:

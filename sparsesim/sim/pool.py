@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sparsesim.sim.admission import Admission
+from sparsesim.sim.autoscale import Autoscale
 from sparsesim.sim.log import Event
 from sparsesim.sim.replica import Replica, ReplicaSpec
 from sparsesim.sim.request import Job, Outcome
@@ -21,11 +22,15 @@ Role = Literal["serve", "prefill", "decode"]
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """What a pool is made of: its replicas, the router before them, and how each forms its batches."""
+    """What a pool is made of: its replicas, the router before them, how each forms its batches, and how many they are.
+
+    With `autoscale` the replicas are those at the start, the first one the pattern.
+    """
 
     replicas: Sequence[ReplicaSpec]
     router: Router
     scheduler: Scheduler
+    autoscale: Autoscale | None = None
 
 
 class Pool:

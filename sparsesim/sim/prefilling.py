@@ -28,6 +28,11 @@ class PrefillReplica(ContinuousReplica):
         super().reset(time_s)
         self.sending.clear()
 
+    @property
+    def held(self) -> int:
+        """Requests that need this replica to be on, those whose KV is leaving it included."""
+        return super().held + len(self.sending)
+
     def refusal(self, job: Job) -> Outcome | None:
         """Only the prompt is held here."""
         if job.prompt + job.output > self.spec.max_context:

@@ -31,7 +31,8 @@ class Records:
             iteration, summed over them), prefill_tok, chunks, output_tok, kv_blocks (in use at the end), running,
             waiting (at the end), first_s, slope_s, <component>_j.
         events: time_s, event (a name of `Event`), replica, request (-1 where none).
-        replicas: replica, up_s, down_s, kv_blocks, idle_w, active_idle_w: one row per interval in which it drew power.
+        replicas: replica, role (serve, prefill or decode), up_s, down_s, kv_blocks, idle_w, active_idle_w: one row per
+            interval in which it drew power.
         components: of energy, in the order of the columns.
         end_s: the time at which the run ended.
         partial: whether it was interrupted.
@@ -122,14 +123,9 @@ def _by_value(column: npt.NDArray[np.generic], rows: npt.NDArray[np.intp]) -> li
 
 def _coordinates(rows: npt.NDArray[np.void], log: StepLog, windows: tuple[float, ...]) -> tuple[Floats, Floats]:
     """Summed coordinates and their growth per iteration, [rows, channels]."""
-    starts = np.empty((len(rows), len(windows)))
-    growth = np.empty_like(starts)
-    finite = log.coordinates(len(rows), len(windows) if log.explicit else int(np.isfinite(windows).sum()))
-    place = 0
-    for k, window in enumerate(windows):
-        if np.isinf(window) and not log.explicit:
-            starts[:, k], growth[:, k] = rows["context_tok"], rows["decode"]
-        else:
-            starts[:, k], growth[:, k] = finite[:, place], finite[:, place + 1]
-            place += 2
+    shape = (len(rows), len(windows))
+    starts = np.broadcast_to(rows["context_tok"][:, None], shape).astype(np.float64)
+    growth = np.broadcast_to(rows["decode"][:, None], shape).astype(np.float64)
+    written = np.isfinite(windows) | np.isin(rows["replica"], list(log.explicit))[:, None]
+    starts[written], growth[written] = log.coordinates(int(written.sum())).T
     return starts, growth

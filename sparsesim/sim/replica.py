@@ -100,8 +100,8 @@ class Replica(Batch, ABC):
     # slots: beyond thirty attributes a Python object falls back to a plain dictionary, at half the speed
     __slots__ = (
         "admitted", "alive", "asked_tok", "chunks", "curves", "end", "energies", "env", "finished", "first_s",
-        "first_token", "fleet", "index", "iterations", "lines", "log", "mixed", "on_wake", "output_tok", "outstanding",
-        "pending", "plain", "pool", "prefill_tok", "requests", "schedule", "slope_s", "spare", "spec",
+        "first_token", "fleet", "incoming", "index", "iterations", "lines", "log", "mixed", "on_wake", "output_tok",
+        "outstanding", "pending", "plain", "pool", "prefill_tok", "requests", "schedule", "slope_s", "spare", "spec",
         "time", "waiting", "write",
     )  # fmt: skip
 
@@ -122,6 +122,7 @@ class Replica(Batch, ABC):
         self.plain = spec.steps.windows == (math.inf,)
         self.waiting: Queue = deque()
         self.outstanding = self.asked_tok = 0  # requests that wait or run, and the tokens of their prompts
+        self.incoming = 0  # of the outstanding ones those whose KV is still on its way here
         self.alive = True  # powered and holding its state, whether or not it takes requests
         self.pool: Pool
         self.reset(0.0)
@@ -153,6 +154,11 @@ class Replica(Batch, ABC):
         if self.blocks(job.prompt + job.output - 1) > self.spec.kv_blocks or self.spec.state_slots == 0:
             return Outcome.rejected_too_large
         return None
+
+    @property
+    def held(self) -> int:
+        """Requests that need this replica to be on."""
+        return self.outstanding
 
     def cached_tok(self, job: Job) -> int:
         """Leading tokens of a request that need not be computed here; 0 without a prefix cache."""
@@ -407,9 +413,19 @@ class Replica(Batch, ABC):
                 self.fleet.events.add(self.time, Event.preempted, self.index, job.row)
             job.restart()
         self.waiting.clear()
-        self.outstanding = self.asked_tok = 0
+        self.outstanding, self.asked_tok = self.incoming, 0
         self.reset(time_s)
         return jobs
+
+    def expect(self) -> None:
+        """The KV of a request sets out for here; from now on it counts as outstanding."""
+        self.incoming += 1
+        self.outstanding += 1
+
+    def arrived(self) -> None:
+        """It is here, and about to be submitted."""
+        self.incoming -= 1
+        self.outstanding -= 1
 
     def withdraw(self, job: Job, time_s: float) -> bool:
         """Take a request that was never admitted out of the queue; whether it was there."""

@@ -58,8 +58,8 @@ def simulate_fleet(
 
     """
     check(requests, replicas)
-    fleet = Fleet(requests, PoolSpec(replicas, router, scheduler), admission=admission, progress=progress, seed=seed)
-    return play(fleet, until_s, faults, autoscale, seed)
+    pool = PoolSpec(replicas, router, scheduler, autoscale)
+    return play(Fleet(requests, pool, admission=admission, progress=progress, seed=seed), until_s, faults, seed)
 
 
 def simulate_pools(
@@ -78,7 +78,7 @@ def simulate_pools(
 
     A request's first token comes from its prefill replica, which keeps its KV until it has arrived. KV that waits for
     blocks of its decode replica waits outside the pool (in host memory). The other arguments are `simulate_fleet`'s;
-    replicas are numbered from the first of the prefill pool to the last of the decode pool.
+    replicas are numbered from the first of the prefill pool to the last of the decode pool, then as they are added.
 
     Raises:
         InputError: as `simulate_fleet`, or a scheduler that knows no such role.
@@ -86,15 +86,16 @@ def simulate_pools(
     """
     check(requests, [*prefill.replicas, *decode.replicas])
     fleet = Fleet(requests, prefill, decode, transfer, admission, progress, seed)
-    return play(fleet, until_s, faults, None, seed)
+    return play(fleet, until_s, faults, seed)
 
 
-def play(fleet: Fleet, until_s: float | None, faults: Faults | None, autoscale: Autoscale | None, seed: int) -> Records:
+def play(fleet: Fleet, until_s: float | None, faults: Faults | None, seed: int) -> Records:
     """Start what acts on the fleet, run it, and gather the records."""
     if faults is not None:
         faults.start(fleet, seed)
-    if autoscale is not None:
-        autoscale.start(fleet, fleet.entry)
+    for pool in fleet.pools:
+        if pool.spec.autoscale is not None:
+            pool.spec.autoscale.start(fleet, pool)
     partial = False
     try:
         run(fleet, until_s)
@@ -192,6 +193,7 @@ def replica_columns(fleet: Fleet, end_s: float) -> Columns:
     specs = [fleet.replicas[index].spec for index, _, _ in intervals]
     return {
         "replica": np.array([index for index, _, _ in intervals], dtype=np.int32),
+        "role": np.array([fleet.replicas[index].pool.role for index, _, _ in intervals]),
         "up_s": np.array([min(start, end_s) for _, start, _ in intervals]),
         "down_s": np.array([end_s if math.isnan(end) else min(end, end_s) for _, _, end in intervals]),
         "kv_blocks": np.array([spec.kv_blocks for spec in specs], dtype=np.int64),

@@ -11,9 +11,11 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from sparsesim.sim.batch import Window
+from sparsesim.sim.caching import CachingReplica
+from sparsesim.sim.entering import EnteringReplica
 from sparsesim.sim.replica import ReplicaSpec
 from sparsesim.sim.request import Job, Outcome
-from sparsesim.sim.schedulers.continuous import Continuous, ContinuousReplica
+from sparsesim.sim.schedulers.continuous import Continuous
 from sparsesim.sim.speculation import Speculation
 
 if TYPE_CHECKING:
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
 ROUNDING = 1e-6  # of a token: far below one, far above what float sums of a run lose
 
 
-class SpeculativeReplica(ContinuousReplica):
+class SpeculativeReplica(EnteringReplica):
     """A continuously batching replica whose iterations verify drafts: a context grows by `rate` tokens in each.
 
     The window sums of the batch carry that growth, full attention being one window more; the batch's own context,
     which counts a token per iteration, is not used.
     """
 
-    __slots__ = ("carry", "extra_tok", "rates", "verify_steps")
+    # no slots: two parents with slots of their own could not be joined below
 
     def __init__(self, fleet: Fleet, index: int, spec: ReplicaSpec, rules: Continuous, law: Speculation) -> None:
         self.extra_tok = law.draft_tok
@@ -37,7 +39,7 @@ class SpeculativeReplica(ContinuousReplica):
         self.verify_steps = fleet.verify_steps(law)
         super().__init__(fleet, index, spec, rules)
         self.plain = self.grows = False
-        fleet.steps.explicit = True
+        fleet.steps.explicit.add(index)
         self.windows = tuple(Window(w if math.isinf(w) else int(w)) for w in (math.inf, *spec.steps.windows))
 
     def reset(self, time_s: float) -> None:
@@ -51,51 +53,14 @@ class SpeculativeReplica(ContinuousReplica):
     def refusal(self, job: Job) -> Outcome | None:
         """As ever, with room for one draft."""
         found = super().refusal(job)
-        if found is None and self.reserved(job) > self.kv_blocks:
+        if found is None and self.held_for(job, 0) > self.kv_blocks:
             return Outcome.rejected_too_large
         return found
 
-    def reserved(self, job: Job) -> int:
-        """Blocks for the whole request and one draft."""
+    def held_for(self, job: Job, tokens: int) -> int:
+        """Blocks for the whole request and one draft, however much of it is there."""
+        del tokens
         return self.blocks(job.prompt + job.output - 1 + self.extra_tok)
-
-    def entry(self, job: Job, budget: int) -> tuple[int, int, int]:
-        """No cached ids; the whole request's blocks are taken at once."""
-        return 0, min(job.target, budget), self.reserved(job)
-
-    def admissible(self, job: Job, boundary: int) -> bool:
-        """Whether the first in the queue could enter: nothing changes inside a leap."""
-        del boundary
-        room = self.token_budget > self.decoding and len(self.running) < self.places
-        return room and self.reserved(job) <= self.free
-
-    def chunk_blocks(self, job: Job) -> int:
-        """Later chunks find their blocks reserved."""
-        del job
-        return 0
-
-    def admit(self, free: int) -> list[tuple[Job, int]]:
-        """The chunks of an iteration."""
-        budget = self.token_budget - self.decoding
-        chunks: list[tuple[Job, int]] = []
-        job = self.prefilling
-        if job is not None and budget:
-            q = min(job.target - job.computed, budget)
-            self.prefilling = job if job.computed + q < job.target else None
-            chunks.append((job, q))
-            budget -= q
-        while self.waiting and budget > 0 and len(self.running) < self.places:
-            job = self.waiting[0]
-            hits, q, need = self.entry(job, budget)
-            if need > free:
-                break
-            self.waiting.popleft()
-            self.running[job] = None
-            free -= need
-            self.enter(job, hits, q, need)
-            chunks.append((job, q))
-            budget -= q
-        return chunks
 
     # ---- membership: by verify steps
 
@@ -182,3 +147,9 @@ class SpeculativeReplica(ContinuousReplica):
             self.log.window((window.attended, window.growing))
         for window in self.windows:
             window.attended += window.growing * iterations
+
+
+class CachingSpeculativeReplica(SpeculativeReplica, CachingReplica):
+    """Verifies drafts, with a prefix cache: of what a request reserves, the blocks that are held already are shared."""
+
+    __slots__ = ()

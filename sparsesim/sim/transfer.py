@@ -68,8 +68,9 @@ class PointToPoint:
 class SharedLinks:
     """Transfers share the replicas' network cards, and perhaps a trunk between the pools: max-min fair fluid flows.
 
+    A replica's cards are two links, added when it first sends or takes in: replicas may come at any time.
+
     Attributes:
-        replicas: of both pools together.
         out_bytes_per_s: what a replica can send, over all its cards.
         in_bytes_per_s: what a replica can take in.
         trunk_bytes_per_s: what can pass between the pools at once.
@@ -80,7 +81,6 @@ class SharedLinks:
 
     """
 
-    replicas: int
     out_bytes_per_s: float
     in_bytes_per_s: float
     trunk_bytes_per_s: float = math.inf
@@ -93,12 +93,20 @@ class SharedLinks:
     def send(self, env: Environment, source: int, target: int, tokens: int, now_s: float, done: Done) -> None:
         """Move the KV of `tokens` beside whatever else is moving."""
         del now_s
-        if self._network is None or self._network.env is not env:
-            cards = [self.out_bytes_per_s, self.in_bytes_per_s] * self.replicas
-            self._network = FluidNetwork(env, np.array([*cards, self.trunk_bytes_per_s]))
-        load = np.zeros(2 * self.replicas + 1)
-        load[[2 * source, 2 * target + 1, -1]] = (
+        network = self._linked(env, max(source, target) + 1)
+        load = np.zeros(len(network.capacity_bytes_per_s))
+        load[[0, 2 * source + 1, 2 * target + 2]] = (
             tokens * self.bytes_per_tok + within(self.windowed, tokens) + self.state_bytes
         )
-        event = self._network.send(Flow(load, latency_s=self.latency_s))
+        event = network.send(Flow(load, latency_s=self.latency_s))
         event.callbacks.append(lambda _: done(env.now))
+
+    def _linked(self, env: Environment, replicas: int) -> FluidNetwork:
+        """The network of this run: the trunk, then two links for each of so many replicas at least."""
+        network = self._network
+        if network is None or network.env is not env:
+            network = self._network = FluidNetwork(env, np.array([self.trunk_bytes_per_s]))
+        missing = replicas - (len(network.capacity_bytes_per_s) - 1) // 2
+        if missing > 0:
+            network.widen(np.array([self.out_bytes_per_s, self.in_bytes_per_s] * missing))
+        return network

@@ -166,7 +166,7 @@ def test_a_key_without_effect_is_an_error_at_its_place(
         ({**ONE, "admission": {}}, "nobody is turned away"),
         ({**ONE, "autoscale": {"least": 3, "most": 4, "target": 8}}, "not within autoscale"),
         ({"pools": {p: {"hardware": "h100-sxm"} for p in ("prefill", "decode")}, "autoscale": {"most": 2, "target": 1}},
-         "fixed size"),
+         "autoscale belong inside each pool"),
     ],
 )  # fmt: skip
 def test_keys_that_do_not_go_together_are_refused(deployment: dict[str, Any], said: str) -> None:

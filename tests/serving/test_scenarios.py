@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparsesim.cost.breakdown import at_context
 from sparsesim.metrics import summarise
 from sparsesim.metrics.latency import with_latencies
 from sparsesim.scenario import Scenario
@@ -34,6 +36,11 @@ def records_of(name: str, *settings: str) -> Records:
 
 def late(records: Records, limit_s: float) -> float:
     return float(np.greater(with_latencies(records.requests)["ttft_s"], limit_s).mean())
+
+
+def on_s(records: Records, role: str) -> float:
+    mine = records.replicas["role"] == role
+    return float(np.subtract(records.replicas["down_s"], records.replicas["up_s"])[mine].sum())
 
 
 def all_finished(records: Iterable[str]) -> bool:
@@ -95,6 +102,32 @@ def test_scaling_keeps_a_bound_that_a_fleet_of_the_same_mean_size_misses() -> No
     assert all_finished(scaled.requests["outcome"].tolist())
 
 
+def test_pools_that_follow_each_its_own_load_keep_bounds_that_fixed_ones_of_their_mean_size_miss() -> None:
+    name = "serving-autoscale-pools"
+    scaled, slo = records_of(name), Scenario.load(name).slo
+    mean = {role: float(on_s(scaled, role) / scaled.end_s) for role in ("prefill", "decode")}
+    fixed = [f"deployment.pools.{role}.autoscale=null" for role in mean]
+    fixed += [f"deployment.pools.{role}.replicas={math.ceil(size)}" for role, size in mean.items()]
+    level = records_of(name, *fixed)
+    assert sum(mean.values()) < sum(map(math.ceil, mean.values())) == 4
+    assert summarise(scaled, slo)["slo"]["attainment"] > 0.95 > summarise(level, slo)["slo"]["attainment"]
+    # 6 documents of 12,000 tokens a second are more than two H100s compute: their prompts queue
+    assert late(scaled, slo.ttft or 0.0) < 0.02
+    assert late(level, slo.ttft or 0.0) > 0.05
+    # decode replicas start while chats swell, and none while documents do
+    roles = dict(zip(scaled.replicas["replica"].tolist(), scaled.replicas["role"].tolist(), strict=True))
+    starting = scaled.events["event"] == "replica_starting"
+    swelling = scaled.events["time_s"][starting] < 600
+    role = np.array([roles[one] for one in scaled.events["replica"][starting].tolist()])
+    assert (role[swelling] == "decode").sum() > (role[swelling] == "prefill").sum()
+    assert set(role[~swelling].tolist()) == {"prefill"}
+    # nothing is lost where replicas go: every prompt is computed once, every token made
+    assert all_finished(scaled.requests["outcome"].tolist())
+    assert scaled.steps["prefill_tok"].sum() == scaled.requests["prompt_tok"].sum()
+    assert scaled.steps["output_tok"].sum() == scaled.requests["output_tok"].sum()
+    assert summarise(scaled)["energy_j"] < 0.85 * summarise(level)["energy_j"]
+
+
 def test_a_dead_replica_loses_no_request_and_its_requests_wait() -> None:
     records = records_of("serving-replica-failure", "workload.duration=200 s")
     assert all_finished(records.requests["outcome"].tolist())
@@ -131,3 +164,30 @@ def test_clients_of_servegen_keep_their_own_lengths() -> None:
     assert all_finished(records.requests["outcome"].tolist())
     means = [float(prompt[client == one].mean()) for one in (0, 1)]
     assert max(means) > 1.2 * min(means)
+
+
+def test_two_or_three_micro_batches_hide_the_way_to_the_experts_and_more_only_read_weights_again() -> None:
+    scenario = Scenario.load("serving-attention-ffn-split")
+    step_s, memory_j, pools = {}, {}, {}
+    for case in cases(scenario):
+        pools = systems(case.scenario)
+        ffn, steps = pools["decode"].ffn, pools["decode"].steps
+        assert ffn is not None
+        step_s[ffn.micro_batches], _, memory_j[ffn.micro_batches], *_ = at_context(steps, 4000, 2000.0)
+    # one micro-batch pays two exchanges in each of 58 layers, over 0.1 ms even where they are empty
+    assert step_s[1] > 1.4 * step_s[3]
+    assert step_s[2] == pytest.approx(step_s[3], rel=0.1)
+    assert step_s[4] > 1.15 * step_s[3]
+    assert memory_j[1] < memory_j[2] < memory_j[3] < memory_j[4]
+    assert pools["decode"].devices == 32
+    fewer = ["workload.arrivals.users=600", "workload.requests=1800", "study=null", "simulation.warm_up=10 s"]
+    records = records_of("serving-attention-ffn-split", *fewer)
+    assert all_finished(records.requests["outcome"].tolist())
+    decodes = np.asarray(records.steps["replica"]) == 1
+    took, sequences, context = (
+        np.asarray(records.steps[name], float)[decodes] for name in ("first_s", "decode", "context_tok")
+    )
+    typical = int(np.argmin(np.abs(sequences - np.median(sequences))))
+    steps = systems(Scenario.load("serving-attention-ffn-split"))["decode"].steps
+    expected = at_context(steps, int(sequences[typical]), context[typical] / sequences[typical])[0]
+    assert took[typical] == pytest.approx(expected)

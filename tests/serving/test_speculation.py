@@ -13,8 +13,8 @@ from sparsesim.cost.verify import VerifyTables
 from sparsesim.errors import InputError
 from sparsesim.metrics.latency import with_latencies
 from sparsesim.scenario import Scenario
-from sparsesim.serving import serve
-from sparsesim.system import PoolSystem, single_pool
+from sparsesim.serving import kv_by_window, serve
+from sparsesim.system import PoolSystem, single_pool, systems
 from sparsesim.workload import generate
 
 DRAFT = {"draft_tok": 3, "acceptance": 0.6, "draft": "llama-3.2-1b"}
@@ -93,3 +93,33 @@ def test_modules_of_the_model_draft_too_and_what_cannot_be_is_refused() -> None:
         system("falcon-h1-0.5b", DRAFT)
     with pytest.raises(InputError, match="simulated, not estimated"):
         estimate(scenario())
+
+
+def test_between_pools_the_decode_replicas_draft_and_their_drafts_kv_moves_too() -> None:
+    rules = {"kind": "continuous", "speculation": DRAFT}
+    pool = {"hardware": "h100-sxm"}
+    lengths = {"kind": "fixed", "prompt": "512 tok", "output": "201 tok"}
+    work = {"arrivals": {"kind": "deterministic", "rate": "0.2 /s"}, "lengths": lengths, "requests": 40}
+    pools = {"prefill": pool, "decode": {**pool, "scheduler": rules}}
+    asked = Scenario.of({"model": "llama-3.1-8b", "deployment": {"pools": pools}, "workload": work})
+    parts = systems(asked)
+    # a token of the 8B model takes 32 x 2 x 8 x 128 x 2 B, of the 1B draft 16 x 2 x 8 x 64 x 2 B
+    assert kv_by_window(parts["decode"]) == {float("inf"): 131_072 + 32_768}
+    requests = generate(asked.workload, 0, 0, asked.folder)
+    apart = serve(asked, parts, requests)
+    alone = serve(asked, single_pool(scenario()), requests)
+    assert (apart.requests["generated_tok"] == 201).all()
+    gaps = [with_latencies(one.requests)["tpot_s"].mean() for one in (apart, alone)]
+    assert gaps[0] == pytest.approx(float(gaps[1]), rel=0.02)  # but for the transfer, 84 MB over a link of 450 GB/s
+    decoding = np.asarray(apart.steps["replica"]) == 1
+    assert not apart.steps["chunks"][decoding].any()
+    assert not apart.steps["decode"][~decoding].any()
+
+
+def test_prefill_replicas_have_nothing_to_draft() -> None:
+    pool = {"hardware": "h100-sxm", "scheduler": {"kind": "continuous", "speculation": DRAFT}}
+    work = {"kind": "serving", "arrivals": {"kind": "poisson", "rate": "1 /s"},
+            "lengths": {"kind": "fixed", "prompt": "8 tok", "output": "8 tok"}, "requests": 4}  # fmt: skip
+    asked = {"model": "llama-3.1-8b", "deployment": {"pools": {"prefill": pool, "decode": pool}}, "workload": work}
+    with pytest.raises(InputError, match=r"deployment.pools.prefill.scheduler.speculation: .*nothing to draft"):
+        systems(Scenario.of(asked))

@@ -37,6 +37,7 @@ class Seq:
     held: int = 0
     cached: int = 0
     shared: list = field(default_factory=list)
+    verified: int = 0
 
     @property
     def known(self):
@@ -53,7 +54,7 @@ class Replica:
     def __init__(self, sim, index, spec, rules):
         self.sim, self.index, self.spec, self.rules = sim, index, spec, rules
         self.waiting, self.running, self.sending, self.batch = [], [], [], None
-        self.woken, self.late = False, 0.0
+        self.woken, self.late, self.incoming = False, 0.0, 0
         self.iterations, self.energy_j = 0, np.zeros(len(spec.steps.components))
         self.boundaries = []
 
@@ -79,11 +80,19 @@ class Replica:
 
     @property
     def outstanding(self):
-        return len(self.waiting) + len(self.running)
+        return self.incoming + len(self.waiting) + len(self.running)
+
+    def takes(self, seq, tokens):
+        """Blocks that the request holds with `tokens` of it in the cache."""
+        return self.need(tokens)
+
+    def attended(self, seq):
+        """Tokens that a decoding request attends."""
+        return seq.computed + 1
 
     def granted(self, seq, q):
         """A running request takes the blocks of its next tokens."""
-        seq.held = self.need(seq.computed + q)
+        seq.held = self.takes(seq, seq.computed + q)
 
     def forget(self, seq):
         """What is shared is given back; nothing without a cache."""
@@ -91,7 +100,7 @@ class Replica:
     def enter(self, seq, budget, now):
         """Tokens of the first chunk of the first waiting request, 0 where there is no room."""
         q = min(seq.known - seq.computed, budget)
-        if self.need(seq.computed + q) > self.free:
+        if self.takes(seq, seq.computed + q) > self.free:
             return 0
         if seq.decodes and seq.preemptions and self.rules.preemption == "swap":
             self.late += self.need(seq.computed) * self.spec.swap_s_per_block
@@ -105,7 +114,7 @@ class Replica:
         decoders = [s for s, _ in batch if s.decodes]
         chunks = [(q, s.computed + q) for s, q in batch if not s.decodes]
         model, n = self.spec.steps, len(decoders)
-        contexts = tuple(sum(min(s.computed + 1, w) for s in decoders) / n if n else 0.0 for w in model.windows)
+        contexts = tuple(sum(min(self.attended(s), w) for s in decoders) / n if n else 0.0 for w in model.windows)
         if chunks:
             done = sum(not s.decodes and s.computed + q == s.known for s, q in batch)
             return np.array(model.mixed(n, contexts, chunks, n + done))
@@ -155,7 +164,7 @@ class Continuous(Replica):
         while i < len(self.running) and budget > 0:
             seq = self.running[i]
             q = min(seq.known - seq.computed, budget)
-            while seq in self.running and self.need(seq.computed + q) - seq.held > self.free:
+            while seq in self.running and self.takes(seq, seq.computed + q) - seq.held > self.free:
                 preempted = True
                 victim = max(self.running, key=lambda s: s.rank) if rules.policy == "priority" else self.running[-1]
                 for entry in [e for e in batch if e[0] is victim]:
@@ -252,7 +261,7 @@ class Cache:
         cached = len(hits) * self.id_tok
         q = min(seq.known - cached, budget)
         busy = sum(one not in self.idle and one not in self.host for one in hits)
-        if self.need(cached + q) - busy * self.need(self.id_tok) > self.free:
+        if self.takes(seq, cached + q) - busy * self.need(self.id_tok) > self.free:
             return 0
         for one in hits:
             if one in self.host:
@@ -341,50 +350,35 @@ class Speculative(Continuous):
         super().__init__(*args)
         self.verify = self.rules.speculation.verify_steps(self.sim.table.output_tok, 0)
 
-    def granted(self, seq, q):
-        seq.held = self.whole(seq)
+    def takes(self, seq, tokens):
+        return self.whole(seq)
 
     def whole(self, seq):
         return self.need(seq.prompt + seq.output - 1 + self.rules.speculation.draft_tok)
 
-    def enter(self, seq, budget, now):
-        if self.whole(seq) > self.free:
-            return 0
-        return super().enter(seq, budget, now)
-
-    def costs(self, batch):
-        decoders = [s for s, _ in batch if s.decodes]
-        chunks = [(q, s.computed + q) for s, q in batch if not s.decodes]
-        model, n = self.spec.steps, len(decoders)
-        contexts = tuple(sum(min(s.attends, w) for s in decoders) / n if n else 0.0 for w in model.windows)
-        if chunks:
-            done = sum(not s.decodes and s.computed + q == s.known for s, q in batch)
-            return np.array(model.mixed(n, contexts, chunks, n + done))
-        curve = model.decode(n)
-        return curve.base + sum(
-            (piecewise(c.knots, c.values, at) for c, at in zip(curve.channels, contexts, strict=True)), 0 * curve.base
-        )
+    def attended(self, seq):
+        return seq.prompt + 1 + seq.verified * (seq.output - 1) / self.verify[seq.row]
 
     def end(self, now):
         self.iterations += 1
         self.boundaries.append(now)
         for seq, q in self.batch:
             if seq.decodes:
-                seq.steps_left -= 1
-                seq.attends = seq.first + (seq.steps - seq.steps_left) * (seq.output - 1) / seq.steps
-                seq.generated = seq.output if not seq.steps_left else 1
+                seq.verified += 1
+                seq.generated = seq.output if seq.verified == self.verify[seq.row] else 1
                 continue
             seq.computed += q
             if seq.computed == seq.known:
                 seq.generated, seq.decodes, seq.first_s = 1, True, now
-                seq.steps = seq.steps_left = int(self.verify[seq.row])
-                seq.first = seq.attends = seq.prompt + 1
-                seq.computed = seq.known - 1
         self.retire(now)
         self.batch = None
 
 
 class CachedContinuous(Cache, Continuous):
+    pass
+
+
+class CachedSpeculative(Cache, Speculative):
     pass
 
 
@@ -430,8 +424,14 @@ def piecewise(knots, values, c):
     return values[i] + (values[i + 1] - values[i]) * (c - knots[i]) / (knots[i + 1] - knots[i])
 
 
-KINDS = {"continuous": Continuous, "static": Static, "sglang": Sglang}
-CACHED = {"continuous": CachedContinuous, "static": Static, "sglang": CachedSglang}
+KINDS = {"continuous": Continuous, "static": Static, "sglang": Sglang, "speculative": Speculative}
+CACHED = {"continuous": CachedContinuous, "static": Static, "sglang": CachedSglang, "speculative": CachedSpeculative}
+
+
+def kind_of(spec, scheduler):
+    """The class of a replica that serves or decodes."""
+    name = "speculative" if getattr(scheduler, "speculation", None) else scheduler.kind
+    return (KINDS if spec.prefix_cache == "off" else CACHED)[name]
 
 
 class Reference:
@@ -439,9 +439,7 @@ class Reference:
 
     def __init__(self, table, specs, router, scheduler):
         self.table, self.router = table, router
-        kind = (KINDS if specs[0].prefix_cache == "off" else CACHED)[scheduler.kind]
-        if getattr(scheduler, "speculation", None):
-            kind = Speculative
+        kind = kind_of(specs[0], scheduler)
         self.replicas = [kind(self, i, spec, scheduler) for i, spec in enumerate(specs)]
         self.events, self.ids, self.turn, self.now = [], itertools.count(), -1, 0.0
         rows = zip(table.prompt_tok.tolist(), table.output_tok.tolist(), table.priority.tolist(), strict=True)
@@ -550,7 +548,7 @@ class Disaggregated(Reference):
         kind = PrefillContinuous if prefill.replicas[0].prefix_cache == "off" else PrefillCached
         self.replicas = [kind(self, i, spec, prefill.scheduler) for i, spec in enumerate(prefill.replicas)]
         first = len(self.replicas)
-        kind = Continuous if decode.replicas[0].prefix_cache == "off" else CachedContinuous
+        kind = kind_of(decode.replicas[0], decode.scheduler)
         self.targets = [kind(self, first + i, spec, decode.scheduler) for i, spec in enumerate(decode.replicas)]
 
     def too_large(self, seq):
@@ -566,6 +564,8 @@ class Disaggregated(Reference):
 
         def arrived(at):
             source.sent(seq, at)
+            target.incoming -= 1
             self.give(target, seq, at)
 
+        target.incoming += 1
         self.at(now + self.transfer.time_s(seq.prompt + seq.generated - 1), arrived)

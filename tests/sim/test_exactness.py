@@ -108,6 +108,12 @@ def continuous(draw, swap=False):
 
 
 @st.composite
+def speculative(draw):
+    law = Speculation(draft_tok=draw(st.integers(1, 5)), acceptance=draw(st.sampled_from([0.0, 0.5, 0.9])))
+    return draw(continuous()).model_copy(update={"speculation": law})
+
+
+@st.composite
 def sglang(draw):
     return Sglang(
         max_running=draw(st.integers(1, 12)),
@@ -168,7 +174,7 @@ def assert_same_steps(records, replica):
         assert steps["kv_blocks"].max() <= replica.spec.kv_blocks
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_leaps_equal_single_iterations_in_disaggregated_pools(data):
     # transfers take time: a request handed on in the instant of a boundary of its decode replica has no order with it
@@ -177,7 +183,8 @@ def test_leaps_equal_single_iterations_in_disaggregated_pools(data):
         data.draw(specs(data.draw(st.integers(1, 2)), table.prefix_blocks)), RoundRobin(), data.draw(continuous())
     )
     roomy = replace(prefill.replicas[0], kv_blocks=data.draw(st.integers(150, 600)) // prefill.replicas[0].block_tok)
-    decode = PoolSpec([roomy] * data.draw(st.integers(1, 2)), data.draw(ROUTERS), data.draw(continuous()))
+    rules = data.draw(st.one_of(continuous(), speculative()))
+    decode = PoolSpec([roomy] * data.draw(st.integers(1, 2)), data.draw(ROUTERS), rules)
     transfer = PointToPoint(
         latency_s=data.draw(st.sampled_from([0.00041, 0.0042])),
         bytes_per_s=data.draw(st.sampled_from([INF, 1e6])),
@@ -193,15 +200,13 @@ def test_leaps_equal_single_iterations_in_disaggregated_pools(data):
     assert_same(records, reference)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_leaps_equal_single_verify_steps(data):
     count = data.draw(st.integers(1, 3))
     table = data.draw(tables(count))
-    replicas = [replace(spec, prefix_cache="off") for spec in data.draw(specs(count, None))]
-    law = Speculation(draft_tok=data.draw(st.integers(1, 5)), acceptance=data.draw(st.sampled_from([0.0, 0.5, 0.9])))
-    scheduler = data.draw(continuous()).model_copy(update={"speculation": law})
-    router = data.draw(ROUTERS)
+    replicas = data.draw(specs(count, table.prefix_blocks))
+    scheduler, router = data.draw(speculative()), data.draw(ROUTERS)
     fleet = Fleet(table, PoolSpec(replicas, router, scheduler))
     run(fleet, None)
     records = close(fleet, partial=False)

@@ -77,14 +77,14 @@ def test_a_transfer_delays_the_second_token_and_holds_the_blocks_until_it_has_ar
 def test_transfers_at_once_share_the_card_they_leave_by():
     # two prompts of 100 tokens prefilled together by 0.01, 1 kB a token, 1 MB/s out: alone 0.1 s each, together 0.2 s
     table = RequestTable.of([0.0, 0.0], [100, 100], [2, 2])
-    links = SharedLinks(replicas=3, out_bytes_per_s=1e6, in_bytes_per_s=1e9, bytes_per_tok=1e3)
+    links = SharedLinks(out_bytes_per_s=1e6, in_bytes_per_s=1e9, bytes_per_tok=1e3)
     records = pools(table, [TEN_MS], [TEN_MS] * 2, links)
     assert records.requests["finish_s"].tolist() == pytest.approx([0.22, 0.22], abs=1e-6)
     # one card each: a tenth of a second
-    apart = pools(table, [TEN_MS] * 2, [TEN_MS] * 2, replace(links, replicas=4))
+    apart = pools(table, [TEN_MS] * 2, [TEN_MS] * 2, links)
     assert apart.requests["finish_s"].tolist() == pytest.approx([0.12, 0.12], abs=1e-6)
     # over a trunk of the same width they share again
-    trunk = replace(links, replicas=4, trunk_bytes_per_s=1e6)
+    trunk = replace(links, trunk_bytes_per_s=1e6)
     together = pools(table, [TEN_MS] * 2, [TEN_MS] * 2, trunk)
     assert together.requests["finish_s"].tolist() == pytest.approx([0.22, 0.22], abs=1e-6)
 

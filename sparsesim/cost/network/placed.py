@@ -141,6 +141,11 @@ class PlacedCosts(CostModel):
             return self._collective(op)
         return super().cost(op)
 
+    @property
+    def routed(self) -> tuple[ExpertParallel, ...]:
+        """The groups of a model whose layers all have the same experts."""
+        return next(iter(self.groups.values()), ())
+
     def _collective(self, op: Collective) -> Cost:
         """Beyond the fitted form what the fabric changes: an oversubscribed spine, switches that add up.
 

@@ -36,6 +36,11 @@ class Block(Member, family="sparsesim.model.blocks"):
     def own_token_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
         """Kernels sized by the number of tokens, norms around the block left out."""
 
+    def expert_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
+        """Kernels of the routed experts alone, on one of the setting's ranks, for `tokens` of all of them."""
+        del tokens, d_model, setting
+        return []
+
     @property
     def part(self) -> str:
         """First word of the block's task names."""

@@ -78,7 +78,9 @@ class Moe(Block):
         )
 
     def held_experts(self, setting: Setting) -> float:
-        """Redundant slots are held beside the experts."""
+        """Redundant slots are held beside the experts; nothing where these are apart."""
+        if setting.experts_apart:
+            return 0.0
         return 1.0 + setting.redundant / self.experts
 
     def own_token_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
@@ -99,6 +101,8 @@ class Moe(Block):
 
     def _routed(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
         width = self.latent or d_model
+        if setting.experts_apart:
+            return emit.all_gather("moe.gather", tokens, width, setting.tp, setting) if setting.tp > 1 else []
         experts = Task("moe.experts", self.experts_op(tokens, d_model, setting))
         if setting.dp == 1:
             return [experts, *emit.all_reduce("moe.allreduce", tokens, width, setting)]
@@ -113,6 +117,15 @@ class Moe(Block):
         combine = MoeCombine(dtype=setting.precision.stream, **self._route(tokens, width, setting))
         back = emit.all_gather("moe.gather", tokens, width, setting.tp, setting) if setting.tp > 1 else []
         return [Task("moe.dispatch", dispatch), experts, Task("moe.combine", combine), *back]
+
+    def expert_tasks(self, tokens: Array, d_model: int, setting: Setting) -> list[Task]:
+        """The grouped products of one of the ranks that the experts are spread over."""
+        return [Task("moe.experts", self.experts_op(tokens / setting.dp, d_model, setting))]
+
+    def exchanges(self, d_model: int, setting: Setting) -> tuple[MoeDispatch, MoeCombine]:
+        """Dispatch of one token per rank, and combine: what a token's payload is."""
+        route = self._route(float(setting.tp), self.latent or d_model, setting)
+        return MoeDispatch(dtype=_payload(setting), **route), MoeCombine(dtype=setting.precision.stream, **route)
 
     def _route(self, tokens: Array, width: int, setting: Setting) -> dict[str, Any]:
         return {
@@ -163,7 +176,7 @@ class Moe(Block):
         if self.shared_gate:
             tasks += emit.linear("moe.shared_gate", tokens, d_model, 1, setting, kept=True)
         tasks.append(emit.pointwise("moe.shared_sum", "residual", tokens, d_model, setting))
-        own = setting.dp > 1 or self.latent is not None
+        own = setting.dp > 1 or self.latent is not None or setting.experts_apart
         return tasks + (emit.all_reduce("moe.shared_allreduce", tokens, d_model, setting) if own else [])
 
 

@@ -46,20 +46,21 @@ class Continuous(Scheduler):
     speculation: Speculation | None = None
 
     @model_validator(mode="after")
-    def _every_running_request_gets_its_token(self) -> Continuous:
+    def _goes_together(self) -> Continuous:
         if self.token_budget < self.max_running:
             raise ValueError(
                 f"token_budget {self.token_budget} is below max_running {self.max_running}: "
                 "an iteration could not give every running request a token"
             )
+        if self.speculation is not None and self.preemption == "swap":
+            raise ValueError("swap: speculation reserves a request's blocks when it enters, so nobody is preempted")
         return self
 
     def replica(self, fleet: Fleet, index: int, spec: ReplicaSpec, role: str = "serve") -> ContinuousReplica:
         """A replica that batches continuously.
 
         Raises:
-            InputError: speculation beside a prefix cache or in disaggregated pools; swapping beside a prefix cache
-                or without a time for it.
+            InputError: speculation where nothing decodes; swapping beside a prefix cache or without a time for it.
 
         """
         if self.preemption == "swap" and (spec.swap_s_per_block is None or spec.prefix_cache != "off"):
@@ -67,14 +68,15 @@ class Continuous(Scheduler):
             raise InputError(Problem(text, path="scheduler.preemption", hint="recompute"))
         from sparsesim.sim.caching import CachingReplica
         from sparsesim.sim.prefilling import CachingPrefillReplica, PrefillReplica
-        from sparsesim.sim.speculating import SpeculativeReplica
+        from sparsesim.sim.speculating import CachingSpeculativeReplica, SpeculativeReplica
 
         plain = spec.prefix_cache == "off" or fleet.table.prefix_blocks is None
         if self.speculation is not None:
-            if role != "serve" or not plain:
-                text = "speculation goes neither with a prefix cache nor with disaggregated pools"
-                raise InputError(Problem(text, path="scheduler.speculation"))
-            return SpeculativeReplica(fleet, index, spec, self, self.speculation)
+            if role == "prefill":
+                text = "prefill replicas do not decode: there is nothing to draft"
+                raise InputError(Problem(text, path="scheduler.speculation", hint="on the decode pool"))
+            kind = SpeculativeReplica if plain else CachingSpeculativeReplica
+            return kind(fleet, index, spec, self, self.speculation)
         if role == "prefill":
             return (PrefillReplica if plain else CachingPrefillReplica)(fleet, index, spec, self)
         return (ContinuousReplica if plain else CachingReplica)(fleet, index, spec, self)
@@ -167,7 +169,7 @@ class ContinuousReplica(Replica):
         budget = self.token_budget - self.decoding
         if budget <= 0 or len(self.running) >= self.places:
             return False
-        need = self.blocks(job.target + 1 if job.computed else min(job.target, budget))
+        need = self.held_for(job, job.target + 1 if job.computed else min(job.target, budget))
         if need <= self.free - self.phased * ((boundary + 1) // self.block_tok + 1):
             return True
         return need <= self.free - self.grown(boundary + 1)
@@ -194,7 +196,12 @@ class ContinuousReplica(Replica):
     def chunk_blocks(self, job: Job) -> int:
         """Blocks that the next chunk of the prefilling request takes."""
         q = min(job.target - job.computed, self.token_budget - self.decoding)
-        return self.blocks(job.computed + q) - job.blocks
+        return self.held_for(job, job.computed + q) - job.blocks
+
+    def held_for(self, job: Job, tokens: int) -> int:
+        """Blocks that the request holds once `tokens` of it have KV here."""
+        del job
+        return self.blocks(tokens)
 
     def admit(self, free: int) -> list[tuple[Job, int]]:
         """The chunks of an iteration; `free` blocks are left beside what the decoding ones take."""
@@ -234,7 +241,7 @@ class ContinuousReplica(Replica):
     def entry(self, job: Job, budget: int) -> tuple[int, int, int]:
         """Cached ids it would reuse, tokens of its first chunk, and blocks that this takes."""
         q = min(job.target, budget)
-        return 0, q, self.blocks(q)
+        return 0, q, self.held_for(job, q)
 
     def enter(self, job: Job, hits: int, q: int, need: int) -> None:
         """Take the blocks of the first chunk."""
@@ -247,12 +254,12 @@ class ContinuousReplica(Replica):
 
     def enter_ready(self, job: Job, free: int) -> int:
         """Let a request whose KV is elsewhere decode from this iteration on; the blocks left, -1 if there are none."""
-        need = self.blocks(job.target + 1)
+        need = self.held_for(job, job.target + 1)
         if need > free:
             return -1
         self.waiting.popleft()
         self.running[job] = None
-        held = self.blocks(job.target)
+        job.blocks = held = self.held_for(job, job.target)
         self.free -= held
         self.join(job)
         back = job.preemptions > 0 and self.swap_s is not None
@@ -265,7 +272,7 @@ class ContinuousReplica(Replica):
         """Take blocks for a chunk; its tokens and the blocks left."""
         left = job.target - job.computed
         q = left if left < budget else budget
-        held = self.blocks(job.computed + q)
+        held = self.held_for(job, job.computed + q)
         need = held - job.blocks
         job.blocks = held
         self.free -= need

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sparsesim.errors import InputError, Problem
 from sparsesim.loading import set_path
-from sparsesim.scenario import Pool, Scenario
+from sparsesim.scenario import Pool, Scenario, place
 
 Role = Literal["serve", "prefill", "decode"]
 POOLS: tuple[Role, ...] = ("prefill", "decode")
@@ -108,18 +108,21 @@ def check_plannable(scenario: Scenario) -> None:
     """Refuse what a search over layouts and numbers of replicas would pass over, all at once.
 
     Raises:
-        InputError: autoscaling, outages of numbered replicas, or speculation.
+        InputError: autoscaling, outages of numbered replicas, speculation, or experts on devices of their own.
 
     """
     deployment, problems = scenario.deployment, []
-    if deployment.autoscale is not None:
-        text = "a plan chooses a fixed number of replicas"
-        problems.append(Problem(text, path="deployment.autoscale", hint="null; run the winner with it afterwards"))
     if deployment.faults is not None and deployment.faults.outages:
         text = "outages name replicas, whose number a plan varies"
         problems.append(Problem(text, path="deployment.faults.outages", hint="random failures, or sparsesim run"))
     for name, pool in deployment.by_name().items():
-        at = "deployment" if name == "all" else f"deployment.pools.{name}"
+        at = place(name)
+        if pool.autoscale is not None:
+            text = "a plan chooses a fixed number of replicas"
+            problems.append(Problem(text, path=f"{at}.autoscale", hint="null; run the winner with it afterwards"))
+        if pool.ffn is not None:
+            text = "a plan tries no devices for experts alone"
+            problems.append(Problem(text, path=f"{at}.ffn", hint="a sweep"))
         if getattr(pool.scheduler, "speculation", None) is not None:
             text = "speculation is simulated, not screened"
             problems.append(Problem(text, path=f"{at}.scheduler.speculation", hint="sparsesim run or sweep"))
