@@ -23,10 +23,11 @@ SUMMED = ("time_s", "core_s", "compute_j", "memory_j", "link_j", "static_j", "fl
 
 def dense_ops(op: SparseFfn) -> tuple[Op, ...]:
     """The kernels of the same FFN without sparsity."""
+    tokens = np.broadcast_arrays(op.tokens, op.nnz)[0]  # shapes follow the op's, though nnz does not matter
     ops: tuple[Op, ...] = (
-        Gemm(m=op.tokens, n=2.0 * op.d_ff, k=op.d_model, dtype=op.dtype),
-        Pointwise(kind="relu_mul", tokens=op.tokens, width=op.d_ff, dtype=op.dtype),
-        Gemm(m=op.tokens, n=op.d_model, k=op.d_ff, dtype=op.dtype),
+        Gemm(m=tokens, n=2.0 * op.d_ff, k=op.d_model, dtype=op.dtype),
+        Pointwise(kind="relu_mul", tokens=tokens, width=op.d_ff, dtype=op.dtype),
+        Gemm(m=tokens, n=op.d_model, k=op.d_ff, dtype=op.dtype),
     )
     return tuple(replace(one, graph=op.graph, regime=op.regime) for one in ops)
 

@@ -24,12 +24,15 @@ def _ffn(nnz: np.ndarray, form: str) -> SparseFfn:
 
 
 def test_auto_is_sparse_at_few_active_neurons_and_dense_at_many(h100: CostModel) -> None:
-    """The measured break-even of the FFN alone is at 75 to 83 active neurons (facts: TwELL, Zipf)."""
-    nnz = np.array([8.0, 29.0, 70.0, 110.0, 282.0, 911.0])
-    auto, twell = (h100.cost(_ffn(nnz, form)).time_s for form in ("auto", "twell"))
-    assert np.allclose(auto[:3], twell[:3])
-    assert np.ptp(auto[3:]) == 0
-    assert (auto[3:] < twell[3:]).all()
+    """Measured at 16,384 tokens (Zipf): 1.09x at 108 active neurons with the hottest dense, dense far ahead at 282."""
+    nnz = np.array([8.0, 29.0, 70.0, 108.0, 282.0, 911.0])
+    auto, dense = (h100.cost(_ffn(nnz, form)).time_s for form in ("auto", "dense"))
+    assert (auto[:3] < 0.95 * dense[:3]).all()
+    assert (auto[4:] == dense[4:]).all()
+    assert (auto <= dense).all()
+    # measured, us: 863 at 29 (hot_cold), 1713 dense
+    assert float(auto[1]) == pytest.approx(863e-6, rel=0.05)
+    assert float(dense[1]) == pytest.approx(1713e-6, rel=0.05)
 
 
 def test_the_dense_fall_back_is_its_products_one_after_the_other(h100: CostModel) -> None:
@@ -41,17 +44,17 @@ def test_the_dense_fall_back_is_its_products_one_after_the_other(h100: CostModel
     dense = h100.cost(_ffn(np.array([2000.0]), "auto"))
     assert dense.time_s[0] == pytest.approx(sum(float(h100.cost(op).time_s) for op in parts))
     assert dense.energy_j[0] == pytest.approx(sum(float(h100.cost(op).energy_j) for op in parts))
-    assert pytest.approx(float(dense.time_s[0]), rel=0.08) == 1661e-6  # measured, dense_fused of twell_sweep.csv
+    assert pytest.approx(float(dense.time_s[0]), rel=0.05) == 1713e-6  # measured, dense_fused of twell_ffn.csv
 
 
-def test_passes_through_the_multiprocessors_cost_more_than_copies(h100: CostModel) -> None:
+def test_a_byte_through_the_multiprocessors_costs_the_same_in_a_read_and_in_a_copy(h100: CostModel) -> None:
     """Measured on the same board: a read draws 594 to 604 W at 3.2 TB/s, a copy 493 W at 2.4 TB/s."""
     size = 524_288.0 * 4096 * 2
     read, copy = h100.cost(Pointwise(kind="read", tokens=524_288.0, width=4096.0)), h100.cost(Copy(bytes=size / 2))
     assert float(read.compute_j) == pytest.approx(size * h100.power.sram_j_per_byte)
-    assert float(copy.compute_j) == 0
+    assert float(copy.compute_j) == pytest.approx(size * h100.power.sram_j_per_byte)
     assert float(read.energy_j / read.time_s) == pytest.approx(599, rel=0.06)
-    assert float(copy.energy_j / copy.time_s) == pytest.approx(493, rel=0.2)
+    assert float(copy.energy_j / copy.time_s) == pytest.approx(493, rel=0.06)
 
 
 def test_decoding_goes_on_linearly_beyond_the_models_own_context() -> None:

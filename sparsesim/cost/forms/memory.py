@@ -66,8 +66,9 @@ class CopyForm(Form[Copy]):
     parameters: ClassVar[tuple[Parameter, ...]] = _STREAM
 
     def timing(self, op: Copy, p: Parameters, chip: Chip) -> Timing:
-        """Read and write."""
-        return _stream(op, p, chip)
+        """Read and write; the driver's copy draws what a pass through the multiprocessors draws for its bytes."""
+        stream = _stream(op, p, chip)
+        return replace(stream, sram_bytes=stream.hbm_bytes)
 
 
 class ThresholdGemvForm(Form[ThresholdGemv]):

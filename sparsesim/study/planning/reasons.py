@@ -24,6 +24,8 @@ LIMITED = {
 }
 NEAREST = 3
 """Pairs of pools of one verdict that are shown one by one."""
+MEAN_ERRS = 1.1
+"""Near saturation the closed form's means of the steady state lie up to a tenth above those of a finite run."""
 MEAN_BOUNDS_FROM = 80.0
 """Percentile from which a mean above the limit rules a candidate out without simulation."""
 
@@ -46,10 +48,10 @@ class Reason:
 
 
 def ruled_out(families: list[Family], candidates: Screened) -> npt.NDArray[np.bool_]:
-    """Candidates that saturate, or whose means already exceed a limit on a high percentile."""
+    """Candidates that saturate, or whose means already exceed a limit on a high percentile by more than they err."""
     limits = limits_by_family(families)[candidates.family]
     high = np.array([f.variant.scenario.slo.percentile >= MEAN_BOUNDS_FROM for f in families])[candidates.family]
-    return np.asarray(candidates.saturated | (high & (candidates.mean > limits).any(axis=1)))
+    return np.asarray(candidates.saturated | (high & (candidates.mean > MEAN_ERRS * limits).any(axis=1)))
 
 
 def reasons(search: Search, dead: npt.NDArray[np.bool_], winner: Finalist | None) -> list[Reason]:
