@@ -42,7 +42,6 @@ class EnergyRows:
     padding: dict[str, Floats]
     hbm_bytes: Floats
     link_bytes: Floats
-    label: npt.NDArray[np.str_]
     sram_bytes: Floats
     burst_s: Floats
     core_share: Floats
@@ -76,7 +75,7 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
     n = len(own)
     if n < 8:
         return None
-    hbm, link, sram, core, label = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, "", object)
+    hbm, link, sram, core = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
     useful: dict[str, Floats] = {}
     padding: dict[str, Floats] = {}
     used = np.zeros(n, bool)
@@ -94,7 +93,6 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
         hbm[group.rows], link[group.rows] = cost.hbm_bytes, cost.link_bytes
         sram[group.rows] = timing.sram_bytes
         core[group.rows] = np.minimum(timing.compute_s / np.asarray(timing.time_s), 1.0)
-        label[group.rows] = group.op.op
         used[group.rows] = True
     clocks = _column(own, "clock_mhz") * 1e6 / model.gpu.clock.max.value
     clock = np.where(np.isfinite(clocks) & (clocks > 0.1), np.minimum(clocks, 1.0), 1.0)
@@ -109,7 +107,6 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
         {d: padding[d][used] for d in computing},
         hbm[used],
         link[used],
-        label[used].astype(str),
         sram[used],
         burst[used],
         core[used],
@@ -183,6 +180,7 @@ def _burst_cap(
     work = (rows.burst_s[own], (rows.core_share * rows.burst_s)[own], core_j[own], rest_j[own])
 
     def log_errors(share: float) -> Floats:
+        """Predicted over measured sustained times, in log."""
         power = PowerModel(
             found["static_w"],
             0.0,

@@ -56,11 +56,6 @@ class FfnWeights:
         """Model width d."""
         return int(self.gate.shape[1])
 
-    @property
-    def matrix_bytes(self) -> int:
-        """Bytes of one of the three matrices."""
-        return int(self.gate.numel() * self.gate.element_size())
-
     @classmethod
     def from_linear(cls, gate: Any, up: Any, down: Any) -> FfnWeights:
         """From the ``weight`` tensors of three ``torch.nn.Linear``: ``[F, d]``, ``[F, d]``, ``[d, F]``."""
@@ -74,7 +69,3 @@ class FfnWeights:
         """The same FFN with its most frequent neurons first (``frequency [F]``), as the path ``hot_cold`` wants it."""
         order = torch.argsort(torch.as_tensor(frequency), descending=True, stable=True)
         return self.permuted(order.to(self.gate.device))
-
-    def first(self, count: int) -> FfnWeights:
-        """The first ``count`` neurons, as views."""
-        return FfnWeights(*(tensor[:count] for tensor in (self.gate, self.up, self.down)))
