@@ -36,11 +36,7 @@ class EnteringReplica(ContinuousReplica):
             hits, q, need = self.entry(job, budget)
             if need > free:
                 break
-            self.waiting.popleft()
-            self.running[job] = None
-            free -= need
-            self.enter(job, hits, q, need)
-            self.make_room(free)
+            free = self.take_waiting(job, hits, q, need, free)
             chunks.append((job, q))
             budget -= q
         return chunks

@@ -310,6 +310,14 @@ class ContinuousReplica(Replica):
         self.time += self.late_s
         self.late_s = 0.0
 
+    def take_waiting(self, job: Job, hits: int, q: int, need: int, free: int) -> int:
+        """Let the first waiting request in with what `entry` said it takes; the blocks that are left."""
+        self.waiting.popleft()
+        self.running[job] = None
+        self.enter(job, hits, q, need)
+        self.make_room(free - need)
+        return free - need
+
     def make_room(self, free: int) -> None:
         """Blocks were granted; `free` are left. A prefix cache gives way here."""
 
