@@ -13,7 +13,7 @@ from sparsesim.kernels.twell import convert, reference
 from sparsesim.kernels.twell.ffn import PATHS, FfnSettings, Path, ffn
 from sparsesim.kernels.twell.format import TwellFormat, entry, entry_columns, entry_values
 from sparsesim.kernels.twell.gather import Worklist, up_down
-from sparsesim.kernels.twell.launch import GateLaunch
+from sparsesim.kernels.twell.launch import GateLaunch, GatherLaunch
 from sparsesim.kernels.twell.pack import pack_gate
 from sparsesim.kernels.twell.weights import FfnWeights, FusedWeights
 
@@ -34,11 +34,11 @@ def layer(rows: int, width: int, neurons: int, bias: float, seed: int = 0) -> tu
     return x.to(DEVICE, DTYPE), FfnWeights(*(matrix.to(DEVICE, DTYPE) for matrix in matrices))
 
 
-def run(path: Path, x: torch.Tensor, weights: FfnWeights) -> torch.Tensor:
+def run(path: Path, x: torch.Tensor, weights: FfnWeights, settings: FfnSettings = SMALL) -> torch.Tensor:
     if path == "hot_cold":
         frequency = (reference.gate(x, weights) > 0).float().mean(dim=0)
-        return ffn(x, weights.by_frequency(frequency), path, SMALL)
-    return ffn(x, weights, path, SMALL)
+        return ffn(x, weights.by_frequency(frequency), path, settings)
+    return ffn(x, weights, path, settings)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -46,6 +46,15 @@ def run(path: Path, x: torch.Tensor, weights: FfnWeights) -> torch.Tensor:
 def test_every_path_equals_dense(path: Path, bias: float) -> None:
     x, weights = layer(5, 64, 192, bias)
     assert_close(path, run(path, x, weights), reference.ffn(x, weights), torch.bfloat16)
+
+
+@pytest.mark.parametrize("path", ["twell", "hot_cold", "gate_pack"])
+@pytest.mark.parametrize("bias", [-40.0, -1.5, 0.0, 9.0], ids=["none active", "sparse", "half (overflows)", "all"])
+@pytest.mark.parametrize("width", [64, 192])
+def test_two_passes_equal_dense(path: Path, bias: float, width: int) -> None:
+    x, weights = layer(5, width, 192, bias)
+    settings = replace(SMALL, gather=GatherLaunch(two_pass_from=1, two_pass_from_hot=1))
+    assert_close(path, run(path, x, weights, settings), reference.ffn(x, weights), torch.bfloat16)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 
 from sparsesim.kernels.common.requirements import require_gpu
+from sparsesim.kernels.twell.compact import compact_dense
 from sparsesim.kernels.twell.format import Csr, Rows, TwellFormat
-from sparsesim.kernels.twell.gather import compact_dense
 
 BLOCK_F = 1024
 

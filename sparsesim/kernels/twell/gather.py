@@ -7,6 +7,8 @@ Three sources of the entries, one loop over them:
 - ``dense``: a dense gate ``[M, F]``, compacted likewise ("compaction in the consumer"), exact for any nnz
   when the scratch holds F entries.
 
+Many tokens of TwELL words take up and down one after the other instead (``two_pass.py``).
+
 Rows are taken from the last to the first: the kernels before wrote the last rows last, and those still lie in L2.
 A row whose tile or scratch overflowed is put on the worklist and its output is left to the dense path
 (``overflow.py``). The order of the list is that of arrival, but each row's result does not depend on its
@@ -27,9 +29,11 @@ import triton
 import triton.language as tl
 
 from sparsesim.kernels.common.requirements import KernelRequirementError, require_gpu, require_tensor
+from sparsesim.kernels.twell.compact import compact_dense, compact_twell
 from sparsesim.kernels.twell.format import Csr, Rows, TwellFormat
 from sparsesim.kernels.twell.launch import GatherLaunch
 from sparsesim.kernels.twell.packed import Packed
+from sparsesim.kernels.twell.two_pass import up_then_down
 from sparsesim.kernels.twell.weights import FfnWeights
 
 
@@ -47,40 +51,6 @@ class Worklist:
             torch.zeros(1, dtype=torch.int32, device=device),
             torch.empty(rows, dtype=torch.int32, device=device),
         )
-
-
-@triton.jit
-def compact_twell(words, scratch, WORDS: tl.constexpr, TILES: tl.constexpr, TILES_P2: tl.constexpr, CAPACITY):
-    """Copy a row's entries from its TwELL words to ``scratch``; return (their number, whether they fit)."""
-    tile = tl.arange(0, TILES_P2)
-    counts = tl.load(words + tile * WORDS, mask=tile < TILES, other=0)
-    before = tl.cumsum(counts, axis=0) - counts
-    total = tl.sum(counts, axis=0)
-    fits = (tl.max(counts, axis=0) < WORDS) & (total <= CAPACITY)
-    slot = tl.arange(0, WORDS)
-    held = (slot[None, :] > 0) & (slot[None, :] <= (counts * fits.to(tl.int32))[:, None])
-    entries = tl.load(words + tile[:, None] * WORDS + slot[None, :], mask=held, other=0)
-    tl.store(scratch + before[:, None] + slot[None, :] - 1, entries, mask=held)
-    return total, fits
-
-
-@triton.jit
-def compact_dense(gate, scratch, F: tl.constexpr, BLOCK_F: tl.constexpr, CAPACITY):
-    """Copy the positive entries of a dense gate row to ``scratch``; return (their number, whether they
-    fit).
-    """
-    total = 0
-    for begin in range(0, F, BLOCK_F):
-        column = begin + tl.arange(0, BLOCK_F)
-        value = tl.load(gate + column, mask=column < F, other=0.0).to(tl.bfloat16).to(tl.float32)
-        positive = (value > 0).to(tl.int32)
-        found = tl.sum(positive, axis=0)
-        if found > 0:
-            slot = total + tl.cumsum(positive, axis=0) - 1
-            bits = value.to(tl.int32, bitcast=True)
-            tl.store(scratch + slot, bits | column, mask=(positive > 0) & (slot < CAPACITY))
-            total += found
-    return total, total <= CAPACITY
 
 
 @triton.jit
@@ -191,6 +161,10 @@ def up_down(
     tiles = tensor.shape[1] // form.words if kind == "twell" else 1
     scratch = torch.empty((rows, room) if needs_scratch else (1, 1), dtype=torch.int32, device=x.device)
     out = torch.empty_like(x) if out is None else out
+    if isinstance(source, Packed) and launch.two_passes(rows, source.hot):
+        lists = (scratch, work.count, work.rows)
+        up_then_down(x, source.words, weights, form, launch, lists, out, accumulate)
+        return out
     up_down_kernel[(rows,)](
         x,
         weights.up,
