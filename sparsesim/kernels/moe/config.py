@@ -85,7 +85,9 @@ def grouped_tile(rows: int, experts: int, k: int) -> GroupedTile:
     settings each): few rows stream weights at 2.9 to 3.1 TB/s with any deep enough pipeline; from about 100 rows
     an expert 128 x 256 tiles reach 680 to 720 TFLOP/s. A persistent walk hides the epilogue of short products
     (k 768, 64 rows: 162 us against 175), and costs long ones 1 %. At 16 rows an expert and k 4096, 64 rows and 128
-    columns cost an even load 1 % and take a skewed one (a hot expert of 45 rows) from 667 to 630 us.
+    columns cost an even load 1 % and take a skewed one (a hot expert of 45 rows) from 667 to 630 us. At 256 rows an
+    expert 16 row tiles of one column tile together take a deep product from 568 to 556 us (k 14336; other tiles 563 to
+    654) and a wide one from 1043 to 1039 (n 28672; skewed 1087 to 1068): all of an expert's rows meet its weights once.
     """
     rows_per_expert = rows / experts
     if rows_per_expert < 8:
@@ -97,7 +99,7 @@ def grouped_tile(rows: int, experts: int, k: int) -> GroupedTile:
         return GroupedTile(128, 128, 64, 8, 4, group_m=4, persistent=short)
     if short:
         return GroupedTile(128, 256, 64, 8, 3, group_m=4, persistent=True)
-    return GroupedTile(128, 256, 64, 8, 4, group_m=8)
+    return GroupedTile(128, 256, 64, 8, 4, group_m=16 if rows_per_expert < 512 else 8)
 
 
 def layer_tiles(tokens: int, top_k: int, experts: int, d_expert: int) -> LayerTiles:
