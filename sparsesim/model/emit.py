@@ -78,12 +78,12 @@ def norm(part: str, tokens: Array, width: float, setting: Setting) -> list[Task]
     if setting.fused:
         return [pointwise(part, "norm", tokens, width, setting)]
     return [
-        pointwise(f"{part}.cast", "cast", tokens, width, setting),
-        pointwise(f"{part}.square", "activation", tokens, width, setting, "fp32"),
-        pointwise(f"{part}.mean", "read", tokens, width, setting, "fp32"),
-        pointwise(f"{part}.scale", "activation", tokens, width, setting, "fp32"),
-        pointwise(f"{part}.cast", "cast", tokens, width, setting),
-        pointwise(f"{part}.weight", "activation", tokens, width, setting),
+        pointwise(f"{part}.cast", "widen", tokens, width, setting),
+        pointwise(f"{part}.square", "square", tokens, width, setting, "fp32"),
+        pointwise(f"{part}.mean", "mean", tokens, width, setting, "fp32"),
+        pointwise(f"{part}.scale", "scale", tokens, width, setting, "fp32"),
+        pointwise(f"{part}.narrow", "narrow", tokens, width, setting),
+        pointwise(f"{part}.weight", "weight", tokens, width, setting),
     ]
 
 
@@ -91,7 +91,7 @@ def add_norm(part: str, tokens: Array, width: float, setting: Setting) -> list[T
     """The residual's sum and the norm of it, which a serving engine does in one kernel."""
     if setting.fused:
         return [pointwise(part, "add_norm", tokens, width, setting)]
-    return [pointwise(f"{part}.residual", "residual", tokens, width, setting), *norm(part, tokens, width, setting)]
+    return [pointwise(f"{part}.residual", "sum", tokens, width, setting), *norm(part, tokens, width, setting)]
 
 
 def rope(part: str, tokens: Array, widths: Iterable[float], setting: Setting) -> list[Task]:
@@ -102,11 +102,11 @@ def rope(part: str, tokens: Array, widths: Iterable[float], setting: Setting) ->
     tasks = []
     for width in widths:
         tasks += [
-            pointwise(f"{part}.negate", "activation", tokens, width / 2, setting),
-            pointwise(f"{part}.concatenate", "activation", tokens, width, setting),
-            pointwise(f"{part}.cosine", "activation", tokens, width, setting),
-            pointwise(f"{part}.sine", "activation", tokens, width, setting),
-            pointwise(f"{part}.sum", "residual", tokens, width, setting),
+            pointwise(f"{part}.cosine", "rotate", tokens, width, setting),
+            pointwise(f"{part}.negate", "negate", tokens, width / 2, setting),
+            pointwise(f"{part}.concatenate", "concatenate", tokens, width, setting),
+            pointwise(f"{part}.sine", "rotate", tokens, width, setting),
+            pointwise(f"{part}.sum", "rotated_sum", tokens, width, setting),
         ]
     return tasks
 
@@ -117,8 +117,8 @@ def gated_activation(part: str, tokens: Array, width: float, setting: Setting, a
         kind = "relu_mul" if activation.startswith("relu") else "silu_mul"
         return [pointwise(part, kind, tokens, width, setting)]
     return [
-        pointwise(f"{part}.function", "activation", tokens, width, setting),
-        pointwise(f"{part}.product", "silu_mul", tokens, width, setting),
+        pointwise(f"{part}.function", "function", tokens, width, setting),
+        pointwise(f"{part}.product", "product", tokens, width, setting),
     ]
 
 

@@ -1,11 +1,12 @@
 """What a training step asks of a device, and what it keeps in memory, in closed form.
 
 Time: a micro-batch runs the forward kernels, then the backward ones. A product y = x W has two in its backward (for x
-and for W), each of its size; attention five products to the forward's two; a pass that reads r elements and writes w
-reads the gradient of what it wrote and what it read, and writes a gradient for each input: (2 r + w) / (r + w) of its
-bytes. Recomputing adds the layers' forward once more. Only the hybrid format trains sparse: otherwise FFNs run dense,
-whatever the activations. The loss casts the logits to fp32 and takes a softmax and its gradient. The optimizer's pass
-over its state comes once in a global batch.
+and for W), each of its size; attention five products to the forward's two. A fused pass that reads r elements and
+writes w reads the gradient of what it wrote and what it read, and writes a gradient for each input: (2 r + w) / (r + w)
+of its bytes; an eager framework's pass has the kernels that its autograd formula launches. Recomputing adds the layers'
+forward once more. Only the hybrid format trains sparse: otherwise FFNs run dense, whatever the activations. The loss
+casts the logits to fp32 and takes a softmax and its gradient. The optimizer's pass over its state comes once in a
+global batch.
 
 Memory, bytes: states (weights in fp32 and a bf16 copy, fp32 gradients, the optimizer's moments), what autograd keeps of
 every layer until its backward, and the largest of what lives briefly: the logits (bf16, fp32, and both gradients) or
@@ -30,6 +31,8 @@ from sparsesim.model.blocks.ffn import Ffn
 from sparsesim.model.setting import Setting
 from sparsesim.work import (
     Array,
+    AttentionBackward,
+    AttentionFlash,
     AttentionPrefill,
     Copy,
     Gemm,
@@ -58,6 +61,28 @@ HYBRID_MEAN = 50
 TRAINED = "training takes attention and gated FFNs"
 ATTENTION_BACKWARD = 2.5
 """Five products (scores again, and the gradients of values, probabilities, queries, keys) over the forward's two."""
+EAGER_BACKWARD: dict[str, tuple[tuple[str, float], ...]] = {
+    "widen": (("narrow", 1), ("sum", 1)),
+    "square": (("square", 1), ("square", 1), ("product", 1), ("sum", 1)),
+    "mean": (("expand", 1),),
+    "scale": (("product", 1), ("mean", 1), ("scale", 1)),
+    "narrow": (("widen", 1),),
+    "weight": (("weight", 1), ("product", 1), ("column_sum", 1)),
+    "sum": (),
+    "function": (("product", 1),),
+    "product": (("product", 1), ("product", 1)),
+    "rotate": (("rotate", 1),),
+    "negate": (("negate", 1), ("write", 2), ("transpose", 1), ("sum", 2)),
+    "concatenate": (("write", 1), ("transpose", 0.5)),
+    "rotated_sum": (("rotated_sum", 1), ("transpose", 1)),
+}
+"""Kernels of PyTorch's autograd formula for an eager pass, each with its width over the pass's own. A square is copied,
+doubled and multiplied by the gradient; a slice fills zeros and copies into them; where a value has two uses (a norm's
+input, a head's halves, heads before rotation) its gradients are added; a rotated head's gradient is laid out anew. The
+relu's formula reads the output and the gradient, as a product of two does.
+"""
+SHARED_INPUT = ("attention.k", "attention.v", "ffn.up")
+"""Eager products of an input that another one has read: one more gradient to add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +163,15 @@ def _backward(task: Task) -> Iterator[Task]:
         return
     if isinstance(op, Gemm):
         yield Task(part, op, 2.0 * task.count)
+        if task.part in SHARED_INPUT:
+            yield Task(f"{part}.sum", Pointwise(kind="sum", tokens=op.m, width=op.k, dtype=op.dtype), task.count)
+    elif isinstance(op, AttentionFlash):
+        yield Task(part, _attention_backward(op), task.count)
     elif isinstance(op, AttentionPrefill):
         yield Task(part, op, ATTENTION_BACKWARD * task.count)
+    elif isinstance(op, Pointwise) and op.kind in EAGER_BACKWARD:
+        for kind, width in EAGER_BACKWARD[op.kind]:
+            yield Task(f"{part}.{kind}", replace(op, kind=kind, width=width * op.width), task.count)
     elif isinstance(op, Pointwise):
         read, written = PASSES[op.kind]
         yield Task(part, op, (2 * read + written) / (read + written) * task.count)
@@ -149,13 +181,27 @@ def _backward(task: Task) -> Iterator[Task]:
         raise InputError(Problem(f"the backward of {op.op} ({task.part}) is not known: {TRAINED}"))
 
 
+def _attention_backward(op: AttentionFlash) -> AttentionBackward:
+    return AttentionBackward(
+        batch=op.batch,
+        q_tok=op.q_tok,
+        kv_tok=op.kv_tok,
+        heads=op.heads,
+        kv_heads=op.kv_heads,
+        head_dim=op.head_dim,
+        window=op.window,
+        dtype=op.dtype,
+    )
+
+
 def _loss(tokens: Array, vocab: float) -> Iterator[Task]:
-    """Logits to fp32, softmax, its gradient, and the gradient back to bf16."""
+    """Logits to fp32, softmax, a gradient filled with zeros and then taken, and the gradient back to bf16."""
     for part, kind, dtype in (
-        ("cast", "cast", "bf16"),
+        ("cast", "widen", "bf16"),
         ("softmax", "softmax", "fp32"),
+        ("zeros", "write", "fp32"),
         ("gradient", "softmax", "fp32"),
-        ("cast", "cast", "bf16"),
+        ("narrow", "narrow", "bf16"),
     ):
         yield Task(f"loss.{part}", Pointwise(kind=kind, tokens=tokens, width=vocab, dtype=dtype))
 
@@ -208,8 +254,7 @@ def _kept(block: Block, setting: Setting, d_model: int, recipe: Recipe) -> float
     entry = (norm + size * d_model) * recipe.tokens
     if isinstance(block, Attention):
         q, kv = block.widths(setting.tp)
-        copies = 1 if setting.fused else 2
-        return entry + recipe.tokens * (size * (q + 2 * kv + copies * q) + 4.0 * block.heads / setting.tp)
+        return entry + recipe.tokens * (size * 2 * (q + kv) + 4.0 * block.heads / setting.tp)
     if isinstance(block, Ffn):
         return entry + _ffn(block, setting, recipe)
     raise InputError(Problem(f"what {block.kind} keeps for its backward is not known: {TRAINED}"))

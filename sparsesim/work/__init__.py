@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from sparsesim.work.attention import AttentionDecode, AttentionPrefill, MlaDecode, MlaPrefill
+from sparsesim.work.attention import (
+    AttentionBackward,
+    AttentionDecode,
+    AttentionFlash,
+    AttentionPrefill,
+    MlaDecode,
+    MlaPrefill,
+)
 from sparsesim.work.base import Array, Op, columns, dtype_bytes, required
 from sparsesim.work.collective import (
     AllGather,
@@ -25,6 +32,8 @@ OPS: dict[str, type[Op]] = {
     for op in (
         Gemm,
         AttentionPrefill,
+        AttentionFlash,
+        AttentionBackward,
         AttentionDecode,
         MlaPrefill,
         MlaDecode,
@@ -52,7 +61,9 @@ __all__ = [
     "AllReduce",
     "AllToAll",
     "Array",
+    "AttentionBackward",
     "AttentionDecode",
+    "AttentionFlash",
     "AttentionPrefill",
     "Collective",
     "Copy",

@@ -48,6 +48,28 @@ class AttentionPrefill(_Attention):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionFlash(AttentionPrefill):
+    """The same by FlashAttention-2, which an eager framework calls where a faster kernel may exist."""
+
+    op: ClassVar[str] = "attention_flash"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionBackward(AttentionPrefill):
+    """Gradients of queries, keys and values, by FlashAttention-2."""
+
+    op: ClassVar[str] = "attention_backward"
+
+    def flop(self) -> Array:
+        """Five products of 2 head_dim per pair: scores again, gradients of values, probabilities, queries, keys."""
+        return 10.0 * self.batch * self.heads * self.head_dim * self.pairs()
+
+    def hbm_bytes(self) -> Array:
+        """Of queries and output twice as much as the forward (their gradients), of keys and values too."""
+        return 2.0 * AttentionPrefill.hbm_bytes(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionDecode(AttentionPrefill):
     """The same for one (or a few) new tokens a sequence: bound by reading the KV cache."""
 

@@ -7,7 +7,29 @@ from typing import ClassVar
 
 from sparsesim.work.base import Array, Op, column, dtype_bytes
 
+EAGER_PASSES: dict[str, tuple[float, float]] = {
+    "widen": (1, 2),
+    "narrow": (2, 1),
+    "square": (1, 1),
+    "mean": (1, 0),
+    "scale": (1, 1),
+    "weight": (1, 1),
+    "expand": (0, 1),
+    "column_sum": (1, 0),
+    "sum": (2, 1),
+    "function": (1, 1),
+    "product": (2, 1),
+    "rotate": (1, 1),
+    "negate": (1, 1),
+    "concatenate": (1, 1),
+    "rotated_sum": (2, 1),
+    "transpose": (1, 1),
+}
+"""The same of an eager framework's own kernels, which are slower where they change the type (widen, narrow), broadcast
+one factor a row (scale, expand) or a column (weight), or walk heads that lie across each other (the last five).
+"""
 PASSES: dict[str, tuple[float, float]] = {
+    **EAGER_PASSES,
     "norm": (1, 1),
     "add_norm": (2, 2),
     "residual": (2, 1),
@@ -25,7 +47,8 @@ PASSES: dict[str, tuple[float, float]] = {
     "read": (1, 0),
     "write": (0, 1),
 }
-"""Elements read and written per output element `tokens x width`, counted on the operation's definition."""
+"""Elements read and written per output element `tokens x width`, counted on the operation's definition; widened and
+narrowed ones count as two of bf16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

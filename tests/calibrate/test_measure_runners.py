@@ -15,11 +15,11 @@ from sparsesim.calibrate.measure.bench import Bench, CpuBench, TimingPlan  # noq
 from sparsesim.calibrate.measure.buffers import Arena, NoRoomError  # noqa: E402
 from sparsesim.calibrate.measure.collectives import shares  # noqa: E402
 from sparsesim.calibrate.measure.plan import UnsupportedError  # noqa: E402
-from sparsesim.calibrate.measure.runners import RUNNERS, attention, memory, moe, prepare  # noqa: E402
+from sparsesim.calibrate.measure.runners import RUNNERS, attention, eager, memory, moe, prepare  # noqa: E402
 from sparsesim.calibrate.measure.suite import Row, load  # noqa: E402
 from sparsesim.calibrate.measure.table import read  # noqa: E402
 from sparsesim.work import OPS, AttentionDecode, AttentionPrefill, Gemm, MoeFfn, Op, Pointwise  # noqa: E402
-from sparsesim.work.memory import PASSES  # noqa: E402
+from sparsesim.work.memory import EAGER_PASSES, PASSES  # noqa: E402
 
 
 @pytest.fixture
@@ -67,7 +67,41 @@ def test_a_decode_window_reads_only_its_slice(bench: Bench) -> None:
 
 
 def test_every_pointwise_kind_of_the_vocabulary_has_its_kernel() -> None:
-    assert set(memory.PASSES) == set(PASSES)
+    assert set(memory.PASSES) == set(PASSES) - set(EAGER_PASSES)
+    assert set(eager.EAGER) == set(EAGER_PASSES)
+
+
+@pytest.mark.parametrize("kind", EAGER_PASSES)
+@pytest.mark.parametrize("tokens", [7.0, 2048.0])
+def test_an_eager_pass_is_right_on_the_host(kind: str, tokens: float, bench: Bench) -> None:
+    op = Pointwise(kind=kind, tokens=tokens, width=128.0, dtype=eager.EAGER[kind][2])
+    cells = session.measure(Row(op, "t"), bench, prepare)
+    assert float(cells["relative_error"]) < 1e-2
+
+
+def test_an_eager_pass_moves_the_bytes_that_are_counted(bench: Bench) -> None:
+    """Of its inputs and its output, but for factors a row, a column or a place of a head."""
+    tokens, width = 256.0, 512.0
+    for kind, (make, call, dtype) in eager.EAGER.items():
+        op = Pointwise(kind=kind, tokens=tokens, width=width, dtype=dtype)
+        inputs = make(op, bench)
+        whole = [t for t in (*inputs, call(*inputs)) if t.numel() * 2 >= tokens * width and 0 not in t.stride()]
+        assert sum(t.numel() * t.element_size() for t in whole) == op.hbm_bytes()
+        bench.inputs.reset()
+
+
+@pytest.mark.parametrize(("q_tok", "window"), [(33, math.inf), (9, math.inf), (33, 8.0)])
+def test_the_query_gradient_is_autograds(q_tok: int, window: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    q, g = (torch.randn(1, q_tok, 2, 16, generator=generator) for _ in range(2))
+    k, v = (torch.randn(1, 33, 1, 16, generator=generator) for _ in range(2))
+    leaf = q.clone().requires_grad_()
+    distance = torch.arange(33 - q_tok, 33)[:, None] - torch.arange(33)[None]
+    mask = (distance >= 0) & (distance < window)
+    heads = (t.transpose(1, 2) for t in (leaf, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, enable_gqa=True)
+    out.transpose(1, 2).backward(g)
+    assert torch.allclose(attention.query_gradient(q, k, v, g, window), leaf.grad[0, :, 0], atol=1e-5)
 
 
 def test_every_kernel_of_the_vocabulary_has_a_runner_or_is_a_message() -> None:

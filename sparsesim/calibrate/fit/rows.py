@@ -25,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 LAYER_COLUMNS: dict[str, tuple[str, ...]] = {
     "gemm": ("n", "k"),
     "attention_prefill": ("heads", "kv_heads", "head_dim", "window"),
+    "attention_flash": ("heads", "kv_heads", "head_dim", "window"),
+    "attention_backward": ("heads", "kv_heads", "head_dim", "window"),
     "attention_decode": ("heads", "kv_heads", "head_dim", "window"),
     "mla_decode": ("heads", "kv_rank"),
     "ssm_scan": ("heads", "head_dim", "state", "kind"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sparsesim.cost.forms.attention import (
+    AttentionBackwardForm,
     AttentionDecodeForm,
+    AttentionFlashForm,
     AttentionPrefillForm,
     MlaDecodeForm,
     MlaPrefillForm,
@@ -30,6 +32,8 @@ FORMS: dict[str, Form[Any]] = {
     for form in (
         GemmForm(),
         AttentionPrefillForm(),
+        AttentionFlashForm(),
+        AttentionBackwardForm(),
         AttentionDecodeForm(),
         MlaPrefillForm(),
         MlaDecodeForm(),

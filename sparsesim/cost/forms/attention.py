@@ -65,6 +65,8 @@ class AttentionPrefillForm(Form[AttentionPrefill]):
     """Time of `AttentionPrefill`."""
 
     op: ClassVar[str] = "attention_prefill"
+    products: ClassVar[float] = 1.0
+    """Products of a block over the forward's two."""
     parameters: ClassVar[tuple[Parameter, ...]] = (
         _START,
         Parameter("eff", "1", 0.2, 1.0, 0.65, "share of the datasheet's FLOP/s inside a block"),
@@ -83,10 +85,29 @@ class AttentionPrefillForm(Form[AttentionPrefill]):
     def timing(self, op: AttentionPrefill, p: Parameters, chip: Chip) -> Timing:
         """Padded causal blocks spread over the SMs, or the longest chain."""
         rows, blocks, longest = causal_blocks(op.q_tok, op.kv_tok, op.window)
-        reach = np.minimum(op.kv_tok, op.window + op.q_tok)
-        tokens = 2.0 * op.q_tok * op.heads + 2.0 * reach * op.kv_heads
-        hbm = dtype_bytes(op.dtype) * op.batch * op.head_dim * tokens
-        return _prefill(rows, blocks, longest, op, op.head_dim, hbm, op.kv_heads, p, chip)
+        width = self.products * np.asarray(op.head_dim, float)
+        return _prefill(rows, blocks, longest, op, width, np.asarray(op.hbm_bytes()), op.kv_heads, p, chip)
+
+
+class AttentionFlashForm(AttentionPrefillForm):
+    """Time of `AttentionFlash`: the prefill form with its kernel's own constants."""
+
+    op: ClassVar[str] = "attention_flash"
+
+    def kernel_class(self, op: AttentionPrefill) -> str:
+        """A sibling of the fastest kernels' classes."""
+        return f"attention_prefill.{op.dtype}.flash"
+
+
+class AttentionBackwardForm(AttentionPrefillForm):
+    """Time of `AttentionBackward`: blocks of five products instead of two."""
+
+    op: ClassVar[str] = "attention_backward"
+    products: ClassVar[float] = 2.5
+
+    def kernel_class(self, op: AttentionPrefill) -> str:
+        """A sibling of the forward's classes."""
+        return f"attention_prefill.{op.dtype}.backward"
 
 
 class MlaPrefillForm(Form[MlaPrefill]):

@@ -13,7 +13,7 @@ from sparsesim.model.blocks.base import Block, ByWindow
 from sparsesim.model.indexer import Indexer
 from sparsesim.model.setting import Precision, Setting
 from sparsesim.model.weights import Weights, split, split_or_copy
-from sparsesim.work import Array, AttentionDecode, AttentionPrefill, Task
+from sparsesim.work import Array, AttentionDecode, AttentionFlash, AttentionPrefill, Task
 
 
 class Attention(Block):
@@ -96,7 +96,9 @@ class Attention(Block):
             tasks += emit.norm("attention.k_norm", tokens, kv, setting)
         if self.rope:
             tasks += emit.rope("attention.rope", tokens, (q, kv), setting)
-        tasks.append(self._kept(tokens, q, kv, setting))
+        if setting.fused:
+            kept = emit.pointwise("attention.cache", "activation", tokens, 2 * kv, setting, setting.precision.kv)
+            tasks.append(kept)
         if self.indexer:
             tasks += self.indexer.token_tasks(tokens, d_model, d_model, setting)
         if self.output_gate:
@@ -105,12 +107,6 @@ class Attention(Block):
             tasks += emit.norm("attention.sub_norm", tokens, q, setting)
         tasks += emit.linear("attention.out", tokens, q, d_model, setting)
         return tasks + emit.all_reduce("attention.allreduce", tokens, d_model, setting)
-
-    def _kept(self, tokens: Array, q: int, kv: int, setting: Setting) -> Task:
-        """The write of keys and values into the cache; an eager forward has none, but copies the heads' output."""
-        if setting.fused:
-            return emit.pointwise("attention.cache", "activation", tokens, 2 * kv, setting, setting.precision.kv)
-        return emit.pointwise("attention.transpose", "activation", tokens, q, setting)
 
     def _projections(self, tokens: Array, d_model: int, setting: Setting, widths: tuple[int, ...]) -> list[Task]:
         if setting.fused:
@@ -139,7 +135,7 @@ class Attention(Block):
     def chunk_tasks(self, sequences: Array, q_tok: Array, kv_tok: Array, setting: Setting) -> list[Task]:
         """Attention of the chunk's queries over the prompt so far."""
         q, kv = self.widths(setting.tp)
-        core = AttentionPrefill(
+        core = (AttentionPrefill if setting.fused else AttentionFlash)(
             batch=sequences,
             q_tok=q_tok,
             kv_tok=kv_tok,

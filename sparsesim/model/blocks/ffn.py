@@ -68,5 +68,6 @@ def dense_tasks(
     if gated:
         tasks += emit.gated_activation(f"{part}.activation", tokens, width, setting, activation)
     else:
-        tasks.append(emit.pointwise(f"{part}.activation", "activation", tokens, width, setting))
+        kind = "activation" if setting.fused else "function"
+        tasks.append(emit.pointwise(f"{part}.activation", kind, tokens, width, setting))
     return tasks + emit.linear(f"{part}.down", tokens, width, d_model, setting, down_density)

@@ -25,6 +25,8 @@ Runner = Callable[[Any, Bench], Sequence[Candidate]]
 RUNNERS: dict[str, Runner] = {
     "gemm": gemm.candidates,
     "attention_prefill": attention.prefill,
+    "attention_flash": attention.prefill_flash,
+    "attention_backward": attention.backward,
     "attention_decode": attention.decode,
     "mla_prefill": mla_prefill.candidates,
     "mla_decode": mla.decode,

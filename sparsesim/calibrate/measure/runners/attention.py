@@ -16,9 +16,11 @@ import torch
 
 from sparsesim.calibrate.measure.bench import Bench
 from sparsesim.calibrate.measure.plan import Candidate, UnsupportedError, spread_indices
-from sparsesim.work import AttentionDecode, AttentionPrefill
+from sparsesim.work import AttentionBackward, AttentionDecode, AttentionFlash, AttentionPrefill
 
 _CHECKED_QUERIES = 12
+BACKWARD_BOUND = 2e-2
+"""Of gradients: probabilities and their gradients are rounded to bf16 on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,38 @@ class _Buffers:
 def prefill(op: AttentionPrefill, bench: Bench) -> Sequence[Candidate]:
     """FlashAttention-2, and cuDNN for whole prompts without a window."""
     sets = _sets(op, bench, int(op.kv_tok))
-    window = math.inf if op.window >= op.kv_tok else float(op.window)
+    window = _window(op)
     found = [_candidate("flash", sets, window, [partial(flash, b.q, b.k, b.v, window) for b in sets])]
     if math.isinf(window) and op.q_tok == op.kv_tok:
         found.append(_candidate("cudnn", sets, window, [partial(cudnn, b.q, b.k, b.v, True) for b in sets]))
     return _for_device(found, sets, window, bench)
+
+
+def _window(op: AttentionPrefill) -> float:
+    """The window where it bites, else infinity."""
+    return math.inf if op.window >= op.kv_tok else float(op.window)
+
+
+def prefill_flash(op: AttentionFlash, bench: Bench) -> Sequence[Candidate]:
+    """FlashAttention-2 alone."""
+    sets, window = _sets(op, bench, int(op.kv_tok)), _window(op)
+    found = [_candidate("flash", sets, window, [partial(flash, b.q, b.k, b.v, window) for b in sets])]
+    return _for_device(found, sets, window, bench)
+
+
+def backward(op: AttentionBackward, bench: Bench) -> Sequence[Candidate]:
+    """FlashAttention-2's gradients, those of the queries held against autograd over fp32 attention of one head."""
+    if bench.device != "cuda":
+        raise UnsupportedError("attention_backward: the host has no such kernel")
+    sets, window = _sets(op, bench, int(op.kv_tok)), _window(op)
+    upstream = [bench.inputs.take(*b.q.shape) for b in sets]
+    kept = [forward_for_backward(b.q, b.k, b.v, window) for b in sets]
+    calls = [partial(flash_backward, g, b.q, b.k, b.v, k, window) for g, b, k in zip(upstream, sets, kept, strict=True)]
+
+    def check(out: Any) -> tuple[Any, Any]:
+        return out[0][0, :, 0], query_gradient(sets[0].q, sets[0].k, sets[0].v, upstream[0], window)
+
+    return [Candidate("flash", calls, check, bound=BACKWARD_BOUND)]
 
 
 def decode(op: AttentionDecode, bench: Bench) -> Sequence[Candidate]:
@@ -57,6 +86,39 @@ def flash(q: Any, k: Any, v: Any, window: float, scale: float | None = None) -> 
         q, k, v, None, None, q.shape[1], k.shape[1], 0.0, True, False,
         scale=scale, window_size_left=left, window_size_right=right,
     )[0]  # fmt: skip
+
+
+def forward_for_backward(q: Any, k: Any, v: Any, window: float) -> tuple[Any, ...]:
+    """Output, log of the softmax's sums, and the two states that the backward asks for."""
+    left, right = (None, None) if math.isinf(window) else (int(window) - 1, 0)
+    made = torch.ops.aten._flash_attention_forward(
+        q, k, v, None, None, q.shape[1], k.shape[1], 0.0, True, False, window_size_left=left, window_size_right=right
+    )
+    return tuple(made[:4])
+
+
+def flash_backward(gradient: Any, q: Any, k: Any, v: Any, kept: tuple[Any, ...], window: float) -> Any:
+    """Gradients of queries, keys and values."""
+    left, right = (None, None) if math.isinf(window) else (int(window) - 1, 0)
+    out, sums, *states = kept
+    return torch.ops.aten._flash_attention_backward(
+        gradient, q, k, v, out, sums, None, None, q.shape[1], k.shape[1], 0.0, True, *states,
+        window_size_left=left, window_size_right=right,
+    )  # fmt: skip
+
+
+def query_gradient(q: Any, k: Any, v: Any, gradient: Any, window: float) -> Any:
+    """Gradient of the queries of the first sequence's first head in fp32, [q_tok, head_dim].
+
+    With P the probabilities and dP = dO V^T: dQ = P (dP - rows' sums of P dP) K / sqrt(head_dim).
+    """
+    query, key, value, upstream = (t[0, :, 0].float() for t in (q, k, v, gradient))
+    q_tok, kv_tok, scale = len(query), len(key), 1.0 / math.sqrt(q.shape[3])
+    distance = torch.arange(kv_tok - q_tok, kv_tok, device=q.device)[:, None] - torch.arange(kv_tok, device=q.device)
+    hidden = (distance < 0) | (distance >= window)
+    share = torch.softmax((query @ key.T * scale).masked_fill(hidden, float("-inf")), 1)
+    raised = upstream @ value.T
+    return share * (raised - (share * raised).sum(1, keepdim=True)) @ key * scale
 
 
 def cudnn(q: Any, k: Any, v: Any, causal: bool, scale: float | None = None) -> Any:

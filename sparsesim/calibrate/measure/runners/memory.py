@@ -10,6 +10,7 @@ import torch
 
 from sparsesim.calibrate.measure.bench import Bench
 from sparsesim.calibrate.measure.plan import Candidate, UnsupportedError, spread_indices
+from sparsesim.calibrate.measure.runners import eager
 from sparsesim.kernels.common.requirements import require_gpu
 from sparsesim.work import Copy, Pointwise
 
@@ -28,10 +29,12 @@ Pass = Callable[[Pointwise, Bench], Candidate]
 
 def pointwise(op: Pointwise, bench: Bench) -> Sequence[Candidate]:
     """The pass of the op's kind."""
+    if op.kind in eager.EAGER:
+        return eager.candidates(op, bench)
     if op.dtype != "bf16":
         raise UnsupportedError(f"pointwise: dtype {op.dtype!r}; measured is bf16")
     if op.kind not in PASSES:
-        raise UnsupportedError(f"pointwise: kind {op.kind!r}; measured are {', '.join(PASSES)}")
+        raise UnsupportedError(f"pointwise: kind {op.kind!r}; measured are {', '.join((*PASSES, *eager.EAGER))}")
     return [PASSES[op.kind](op, bench)]
 
 
@@ -283,4 +286,4 @@ PASSES: dict[str, Pass] = {
     "read": _read,
     "write": _write,
 }
-"""How each kind of `sparsesim.work.memory.PASSES` is measured."""
+"""How each kind of `sparsesim.work.memory.PASSES` that an engine fuses is measured."""
