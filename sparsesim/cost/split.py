@@ -44,11 +44,10 @@ from sparsesim.cost.accumulate import (
 from sparsesim.cost.curve import DecodeCurve
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.network.exchange import Exchange
-from sparsesim.cost.power import PowerModel, at_full_clock, clock_where
+from sparsesim.cost.power import PowerModel, clock_where
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.cost.tables import Table
 from sparsesim.hardware.device.gpu import Chip
-from sparsesim.hardware.engine import Engine
 from sparsesim.model.arch import Batch, Model
 from sparsesim.model.setting import Setting
 from sparsesim.work import Array, Task
@@ -145,8 +144,7 @@ class SplitSteps(ReplicaSteps):
         rows = [tables.tokens.at(each)]
         if decode:
             rows += tables.decode_rows(math.ceil(decode / (groups * number)), contexts)
-        share = number * min(len(chunks), groups)
-        rows += [tuple(v / share for v in tables.chunk(q, kv)) for q, kv in chunks]
+        rows += [tuple(v / number for v in row) for row in tables.chunks(chunks, groups)]
         head = tables.head.at(math.ceil(sampled / groups)) if sampled else NOTHING
         values: list[float] = self._joined(np.sum(rows, axis=0), head, tokens, decode + len(chunks)).tolist()
         return values
@@ -162,10 +160,7 @@ class SplitSteps(ReplicaSteps):
         batch, scale = each * self._groups, _times(self.stretch)
         micro, last, experts = attention * scale, np.array(head) * scale, np.array(ffn.rows.at(batch)) * scale
         powers = self.costs.power, ffn.costs.power
-        ours, end, theirs = (
-            _busy(one, engine, overhead.graph, power)
-            for one, power in zip((micro, last, experts), (powers[0], *powers), strict=True)
-        )
+        ours, end, theirs = (_Busy(*device_seconds(one, engine, overhead.graph)) for one in (micro, last, experts))
         factor = engine.collectives.value * self.stretch
         there, back = (factor * one.time_s(batch) for one in (ffn.there, ffn.back))
 
@@ -223,12 +218,6 @@ class _Busy:
     def at(self, clock: Floats) -> Floats:
         """Seconds at a share of the full clock."""
         return np.asarray(self.seconds + self.core_s * (1.0 / clock - 1.0))
-
-
-def _busy(total: Floats, engine: Engine, graph: bool, power: PowerModel) -> _Busy:
-    """Of a device's kernels, whose bursts were not at full clocks where they ask for much more than the cap."""
-    rest = total[..., MEMORY] + total[..., LINK]
-    return _Busy(*at_full_clock(*device_seconds(total, engine, graph), total[..., COMPUTE], rest, power))
 
 
 def _components(joules: Floats, clock: Floats, time_s: Floats, power: PowerModel) -> tuple[Floats, ...]:

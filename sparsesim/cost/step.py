@@ -209,10 +209,7 @@ class ReplicaSteps:
             rows.append(tables.head.at(-(-sampled // groups)))
         if decode:
             rows += tables.decode_rows(-(-decode // groups), contexts)
-        share = min(len(chunks), groups)
-        for q, kv in chunks:
-            row = tables.chunk(q, kv)
-            rows.append(row if share == 1 else tuple(v / share for v in row))
+        rows += tables.chunks(chunks, groups)
         total = [sum(column) for column in zip(*rows, strict=True)]
         if self.stretch != 1.0:
             for place in (TIME, EXPERTS, COLLECTIVE, CORE):

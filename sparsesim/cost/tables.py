@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -54,7 +55,7 @@ class StepTables:
     model: Model
     setting: Setting
     costs: CostModel
-    _chunks: dict[int, Table] = field(default_factory=dict, repr=False)
+    _chunks: dict[tuple[int, float], Table] = field(default_factory=dict, repr=False)
     _decode: dict[int, tuple[Floats, dict[float, Floats]]] = field(default_factory=dict, repr=False)
     _lines: dict[int, tuple[Row, list[tuple[list[Row], list[Row]]]]] = field(default_factory=dict, repr=False)
 
@@ -92,14 +93,23 @@ class StepTables:
         """By the sequences that get a next token."""
         return Table(lambda s: self._totals(self.model.head_tasks(s, self.setting), s.shape))
 
-    def chunk(self, q_tok: int, kv_tok: int) -> Row:
-        """A prompt chunk of q_tok new tokens among kv_tok."""
+    def chunks(self, chunks: Sequence[tuple[int, int]], groups: int) -> list[Row]:
+        """Prompt chunks (new tokens, tokens attended), shared by up to `groups` ranks; equal ones in one kernel."""
+        share, rows = min(len(chunks), groups), list[Row]()
+        for (q, kv), alike in Counter(chunks).items():
+            number = alike / share
+            row = self._chunk(q, kv, max(number, 1.0))
+            rows.append(row if number >= 1.0 else tuple(v * number for v in row))
+        return rows
+
+    def _chunk(self, q_tok: int, kv_tok: int, number: float) -> Row:
         past = kv_tok - q_tok
-        if past not in self._chunks:
-            self._chunks[past] = Table(
-                lambda q: self._totals(self.model.chunk_tasks(1.0, q, q + past, self.setting), q.shape), CHUNK_ROWS
+        if (past, number) not in self._chunks:
+            self._chunks[past, number] = Table(
+                lambda q: self._totals(self.model.chunk_tasks(number, q, q + past, self.setting), q.shape),
+                CHUNK_ROWS if number == 1.0 else 1,
             )
-        return self._chunks[past].at(q_tok)
+        return self._chunks[past, number].at(q_tok)
 
     def decode(self, held: int) -> tuple[Floats, dict[float, Floats]]:
         """`held` sequences: what context does not change, and rows over the knots by window."""

@@ -54,8 +54,7 @@ class TwoBatchSteps(ReplicaSteps):
             rows.append(tables.head.at(-(-sampled // halves)))
         if decode:
             rows += tables.decode_rows(-(-decode // halves), contexts)
-        share = 2 * min(len(chunks), self._groups)
-        rows += [tuple(v / share for v in tables.chunk(q, kv)) for q, kv in chunks]
+        rows += [tuple(v / 2 for v in row) for row in tables.chunks(chunks, self._groups)]
         total = self._both(np.sum(rows, axis=0))
         total[[TIME, EXPERTS, COLLECTIVE, CORE]] *= self.stretch
         overhead = self.overhead(-(-tokens // self._groups), decode + len(chunks))

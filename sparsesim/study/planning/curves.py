@@ -108,8 +108,13 @@ def priced(steps: ReplicaSteps, load: Load, budgets: Sequence[int], most: int) -
     chunks = _sum(steps, model.chunk_tasks(1.0, q, kv, setting), q.shape)
     first, last = len(n), len(n) + len(place)
     shared = (by_tokens + by_sampled)[:last]
-    by_budget = np.stack([chunks[(place == (row, 0)).all(axis=1)].sum(axis=0) for row in range(len(budgets))])
     share = np.clip(prompts, 1.0, groups)
+    alone = [np.flatnonzero((place == (row, 0)).all(axis=1)) for row in range(len(budgets))]
+    number = np.maximum(prompts / share, 1.0)
+    together = [
+        _sum(steps, model.chunk_tasks(one, q[rows], kv[rows], setting), rows.shape).sum(axis=0)
+        for one, rows in zip(number.tolist(), alone, strict=True)
+    ]
     full = by_tokens[last:] + by_sampled[last:] * np.minimum(prompts, 1.0)[:, None]
     return Priced(
         sequences=n,
@@ -118,7 +123,7 @@ def priced(steps: ReplicaSteps, load: Load, budgets: Sequence[int], most: int) -
         prompt=shared[first:] + chunks + others[place[:, 1]],
         place=place,
         tokens=tokens,
-        full=full + by_budget * (prompts / share)[:, None],
+        full=full + np.stack(together) * np.minimum(prompts / share, 1.0)[:, None],
         prompts=prompts,
         full_tokens=full_tokens,
     )
