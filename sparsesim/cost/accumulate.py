@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.cost.kernel import Cost, CostModel
-from sparsesim.cost.power import PowerModel, at_full_clock, clock_under_cap, one_at_full_clock, one_clock_under_cap
+from sparsesim.cost.power import PowerModel, clock_under_cap, one_clock_under_cap
 from sparsesim.hardware.engine import Engine
 from sparsesim.work import MoeFfn, Op, Task
 from sparsesim.work.collective import COLLECTIVES
@@ -36,13 +36,13 @@ def price(tasks: Iterable[Task], model: CostModel) -> list[Priced]:
 def totals(priced: Iterable[Priced], shape: tuple[int, ...] = ()) -> Floats:
     """[..., 8]: kernel, expert and collective time, clock-bound time, compute, memory and link joules, kernels.
 
-    Nothing of an engine is in them: `finished` adds it.
+    Times are those at full clocks. Nothing of an engine is in them, nor the power cap: `finished` adds both.
     """
     total = np.zeros((*shape, WIDTH))
     for item in priced:
         n, c = item.task.count, item.cost
-        total[..., _column(item.task.op)] += n * c.time_s
-        total[..., CORE] += n * c.core_s
+        total[..., _column(item.task.op)] += n * c.full_clock_s
+        total[..., CORE] += n * (c.core_s - c.throttled_s)
         total[..., COMPUTE] += n * c.compute_j
         total[..., MEMORY] += n * c.memory_j
         total[..., LINK] += n * c.link_j
@@ -56,9 +56,9 @@ def _column(op: Op) -> int:
 
 
 def engine_seconds(item: Priced, engine: Engine) -> float:
-    """Seconds of all launches of a task under an engine, without the gaps between them."""
+    """Seconds of all launches of a task under an engine at full clocks, without the gaps between them."""
     factors = {COLLECTIVE: engine.collectives, EXPERTS: engine.experts, TIME: engine.quality}
-    return item.task.count * float(np.sum(item.cost.time_s)) * factors[_column(item.task.op)].value
+    return item.task.count * float(np.sum(item.cost.full_clock_s)) * factors[_column(item.task.op)].value
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,6 @@ def finished(total: Floats, overhead: Overhead, engine: Engine, power: PowerMode
     time = time + overhead.host_s + overhead.sampling_s
     memory = total[..., MEMORY] + overhead.sampling_s * overhead.sampling_w
     rest = memory + total[..., LINK]
-    time, core = at_full_clock(time, core, total[..., COMPUTE], rest, power)
     clock = clock_under_cap(time, core, total[..., COMPUTE], rest, power)
     stretched = time + core * (1.0 / clock - 1.0)
     compute = total[..., COMPUTE] * clock**power.exponent
@@ -112,7 +111,6 @@ def finished_one(total: Sequence[float], overhead: Overhead, engine: Engine, pow
     memory += overhead.sampling_s * overhead.sampling_w
     core *= kernels / (kernel_s + expert_s)
     if power.static_w + (compute + memory + link) / time > power.cap_w:
-        time, core = one_at_full_clock(time, core, compute, memory + link, power)
         clock = one_clock_under_cap(time, core, compute, memory + link, power)
         time += core * (1.0 / clock - 1.0)
         compute *= clock**power.exponent

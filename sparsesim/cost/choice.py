@@ -18,7 +18,20 @@ from sparsesim.work import Gemm, Op, Pointwise, SparseFfn
 if TYPE_CHECKING:
     from sparsesim.cost.kernel import Cost
 
-SUMMED = ("time_s", "core_s", "compute_j", "memory_j", "link_j", "static_j", "flop", "hbm_bytes", "link_bytes")
+SUMMED = (
+    "time_s",
+    "core_s",
+    "throttled_s",
+    "compute_j",
+    "memory_j",
+    "link_j",
+    "static_j",
+    "flop",
+    "hbm_bytes",
+    "link_bytes",
+    "sram_bytes",
+    "operand_bytes",
+)
 
 
 def dense_ops(op: SparseFfn) -> tuple[Op, ...]:

@@ -23,11 +23,13 @@ BOUNDS = ("compute", "memory", "network", "host")
 class Cost:
     """Answer to one op, per device; arrays follow the op's shape.
 
-    `core_s` is the part of the time that stretches when clocks drop. `half_width` is that of the 90 % interval in log.
+    `core_s` is the part of the time that stretches when clocks drop, `throttled_s` what of it the board's burst cap
+    added. `half_width` is that of the 90 % interval in log.
     """
 
     time_s: Floats
     core_s: Floats
+    throttled_s: Floats
     compute_j: Floats
     memory_j: Floats
     link_j: Floats
@@ -37,6 +39,8 @@ class Cost:
     flop: Floats
     hbm_bytes: Floats
     link_bytes: Floats
+    sram_bytes: Floats
+    operand_bytes: Floats
     kernel_class: str
     provenance: str
 
@@ -44,6 +48,11 @@ class Cost:
     def energy_j(self) -> Floats:
         """All components."""
         return self.compute_j + self.memory_j + self.link_j + self.static_j
+
+    @property
+    def full_clock_s(self) -> Floats:
+        """Time at full clocks, as among kernels that leave the board power to spare."""
+        return self.time_s - self.throttled_s
 
 
 @dataclass(frozen=True)
@@ -129,22 +138,25 @@ class CostModel:
         core = np.asarray(timing.compute_s) * ratio * ones
         compute_j = self.power.compute_j(op.flop(), timing.flop_executed, op.compute_dtype()) * ones
         compute_j = compute_j + np.asarray(timing.sram_bytes) * self.power.sram_j_per_byte
+        compute_j = compute_j + np.asarray(timing.operand_bytes) * self.power.operand_j_per_byte
         memory_j = np.asarray(timing.hbm_bytes) * self.power.memory_j_per_byte * ones
         per_byte = np.where(
             np.asarray(getattr(op, "nodes", 1.0)) > 1, self.power.nic_j_per_byte, self.power.link_j_per_byte
         )
         link_j = np.asarray(timing.link_bytes) * per_byte * ones
+        throttled = self._throttled(op, timing, ratio, (time, core, compute_j, memory_j + link_j))
         if op.regime == "sustained":
-            time, core = at_full_clock(time, core, compute_j, memory_j + link_j, self.power)
+            time, core, throttled = time - throttled, core - throttled, np.zeros_like(time)
             clock = clock_under_cap(time, core, compute_j, memory_j + link_j, self.power)
-            time, compute_j = time + core * (1.0 / clock - 1.0), compute_j * clock**self.power.exponent
-            core = core / clock
+            time, core = time + core * (1.0 / clock - 1.0), core / clock
+            compute_j = compute_j * clock**self.power.exponent
         terms = np.stack(
             [ones * t for t in (timing.compute_term_s, timing.memory_term_s, timing.link_term_s, timing.fixed_s)]
         )
         return Cost(
             time_s=time,
             core_s=core,
+            throttled_s=throttled,
             compute_j=compute_j,
             memory_j=memory_j,
             link_j=link_j,
@@ -154,9 +166,19 @@ class CostModel:
             flop=np.asarray(op.flop()) * ones,
             hbm_bytes=np.asarray(timing.hbm_bytes) * ones,
             link_bytes=np.asarray(timing.link_bytes) * ones,
+            sram_bytes=np.asarray(timing.sram_bytes) * ones,
+            operand_bytes=np.asarray(timing.operand_bytes) * ones,
             kernel_class=kernel_class,
             provenance=provenance,
         )
+
+    def _throttled(self, op: Op, timing: Timing, ratio: Floats, whole: tuple[Floats, Floats, Floats, Floats]) -> Floats:
+        """Seconds that the burst cap added: to the kernel, or to the product that is a kernel of its own."""
+        if timing.product is not None:
+            seconds, flop = (np.asarray(part) * np.ones_like(ratio) for part in timing.product)
+            seconds, joules = seconds * ratio, flop * self.power.flop_energy(op.compute_dtype())
+            whole = seconds, seconds, joules, np.zeros_like(seconds)
+        return whole[0] - at_full_clock(*whole, self.power)[0]
 
 
 def _shaped(values: Floats, shape: tuple[int, ...]) -> Floats:

@@ -3,13 +3,16 @@
     P(f) = P0 + E_core/t * (f/f_max)^m + E_rest/t
 
 P0 is the active idle; E_core the FLOP times J/FLOP of their dtype, those of a tile's zero padding at a share of it, and
-the bytes that pass through the multiprocessors outside of matrix products times their J/byte; E_rest the bytes times
-J/byte of the memory and the links. Where P(f_max) exceeds the cap the clock drops to f with P(f) = cap, the part of the
-time that computes stretches, t(f) = t + t_core (f_max/f - 1), and the core's energy falls to E_core (f/f_max)^m.
+the bytes that pass through the multiprocessors, outside of matrix products or as their weights, times their J/byte;
+E_rest the bytes times J/byte of the memory and the links. Where P(f_max) exceeds the cap the clock drops to f with
+P(f) = cap, the part of the time that computes stretches, t(f) = t + t_core (f_max/f - 1), and the core's energy falls
+to E_core (f/f_max)^m.
 
 Kernels that ask for much more than the cap were not at f_max when their burst was measured: within milliseconds a board
 holds its power below a burst cap B of its own, at a clock c with P(c) = B for the measured time. So t(f) starts from
-t - t_core (1 - c) and t_core c, what the kernel would take at f_max (`at_full_clock`).
+t - t_core (1 - c) and t_core c, what the kernel would take at f_max (`at_full_clock`). That holds for each kernel by
+itself, the cap for the mean over a step: among passes that ask for less than the cap a product runs faster than alone
+(a gate product of 131072 tokens: 3.84 ms within an eager layer, 4.03 in a burst of its own).
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class PowerModel:
     compute_j_per_flop: Mapping[str, float] = field(default_factory=dict)
     exponent: float = CLOCK_EXPONENT
     sram_j_per_byte: float = 0.0
+    operand_j_per_byte: float = 0.0
     burst_cap_w: float = math.inf
     padding_share: float = 1.0
 
@@ -86,6 +90,7 @@ def power_model(gpu: Gpu, fit: Fit, cap_w: float | None = None) -> PowerModel:
         compute_j_per_flop={**compute, **fitted.get("compute_j_per_flop", {})},
         exponent=fitted.get("exponent", CLOCK_EXPONENT),
         sram_j_per_byte=fitted.get("sram_j_per_byte", 0.0),
+        operand_j_per_byte=fitted.get("operand_j_per_byte", 0.0),
         padding_share=fitted.get("padding_share", 1.0),
         burst_cap_w=gpu.power.cap.value * fitted.get("burst_cap_share", math.inf),
     )
@@ -128,17 +133,6 @@ def clock_where(watts: Callable[[Floats], Floats], cap_w: float, shape: tuple[in
         above = watts(middle) > cap_w
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return np.where(over, low, 1.0)
-
-
-def one_at_full_clock(
-    time_s: float, core_s: float, core_j: float, rest_j: float, power: PowerModel
-) -> tuple[float, float]:
-    """Time and core time of `at_full_clock` for one step, in plain floats."""
-    room = (power.burst_cap_w - power.static_w) * time_s - rest_j
-    if core_j <= room:
-        return time_s, core_s
-    clock = max((max(room, 0.0) / core_j) ** (1.0 / power.exponent), _LOWEST_CLOCK)
-    return time_s - core_s * (1.0 - clock), core_s * clock
 
 
 def one_clock_under_cap(time_s: float, core_s: float, core_j: float, rest_j: float, power: PowerModel) -> float:

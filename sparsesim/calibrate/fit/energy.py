@@ -1,10 +1,12 @@
 """Energy coefficients from rows with measured joules: static watts, J/FLOP by dtype, J/byte of memory and link.
 
-    E = P0 t + (sum a_dtype (FLOP + s padding) + a_x SRAM bytes) (f/f_max)^m + b HBM bytes + c link bytes
+    E = P0 t + (sum a_dtype (FLOP + s padding) + a_x SRAM bytes + a_w weight bytes) (f/f_max)^m
+        + b HBM bytes + c link bytes
 
 s being what a product with a tile's zero padding costs of a full one; with the measured time and clock, so that the
-errors of the time forms stay out; relative errors, all coefficients positive. HBM bytes and padding are those of the
-time forms. The burst cap (`cost.power`) is the one that leads from the rows' burst times to their sustained ones.
+errors of the time forms stay out; relative errors, every op alike however many rows it has, all coefficients positive.
+HBM bytes and padding are those of the time forms. The burst cap (`cost.power`) is the one that leads from the rows'
+burst times to their sustained ones.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 FOLDS = 5
 PADDING_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-OPTIONAL = ("link_j_per_byte", "sram_j_per_byte")
+OPTIONAL = ("link_j_per_byte", "sram_j_per_byte", "operand_j_per_byte")
 """Coefficients that a table fits only where its rows move such bytes."""
 
 
@@ -43,8 +45,10 @@ class EnergyRows:
     hbm_bytes: Floats
     link_bytes: Floats
     sram_bytes: Floats
+    operand_bytes: Floats
     burst_s: Floats
     core_share: Floats
+    weight: Floats
     base: Mapping[str, float] = field(default_factory=dict)
     padding_share: float = 1.0
 
@@ -60,9 +64,10 @@ class EnergyRows:
         if self.link_bytes.any():
             names.append("link_j_per_byte")
             parts.append(self.link_bytes)
-        if self.sram_bytes.any():
-            names.append("sram_j_per_byte")
-            parts.append(self.sram_bytes * self.clock**exponent)
+        for name, moved in (("sram_j_per_byte", self.sram_bytes), ("operand_j_per_byte", self.operand_bytes)):
+            if moved.any():
+                names.append(name)
+                parts.append(moved * self.clock**exponent)
         for dtype, flop in self.flop.items():
             names.append(dtype)
             parts.append(flop * self.clock**exponent)
@@ -75,7 +80,7 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
     n = len(own)
     if n < 8:
         return None
-    hbm, link, sram, core = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+    hbm, link, sram, operand, core = np.zeros((5, n))
     useful: dict[str, Floats] = {}
     padding: dict[str, Floats] = {}
     used = np.zeros(n, bool)
@@ -91,7 +96,7 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
         useful.setdefault(dtype, np.zeros(n))[group.rows] = np.minimum(asked, executed)
         padding.setdefault(dtype, np.zeros(n))[group.rows] = np.maximum(executed - asked, 0.0)
         hbm[group.rows], link[group.rows] = cost.hbm_bytes, cost.link_bytes
-        sram[group.rows] = timing.sram_bytes
+        sram[group.rows], operand[group.rows] = cost.sram_bytes, cost.operand_bytes
         core[group.rows] = np.minimum(timing.compute_s / np.asarray(timing.time_s), 1.0)
         used[group.rows] = True
     clocks = _column(own, "clock_mhz") * 1e6 / model.gpu.clock.max.value
@@ -108,9 +113,17 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
         hbm[used],
         link[used],
         sram[used],
+        operand[used],
         burst[used],
         core[used],
+        _alike(own["op"].to_numpy(dtype=str)[used]),
     )
+
+
+def _alike(ops: npt.NDArray[np.str_]) -> Floats:
+    """Weights of residuals whose squares add up to the same for every op, 1 in the mean of squares."""
+    _, place, count = np.unique(ops, return_inverse=True, return_counts=True)
+    return np.asarray(np.sqrt(len(ops) / (len(count) * count[place])))
 
 
 def flat(base: Mapping[str, Any]) -> dict[str, float]:
@@ -176,6 +189,7 @@ def _burst_cap(
     if own.sum() < 4:
         return {}
     core_j = rows.sram_bytes * found.get("sram_j_per_byte", 0.0) + sum(rows.flop[d] * flop[d] for d in rows.flop)
+    core_j = core_j + rows.operand_bytes * found.get("operand_j_per_byte", 0.0)
     rest_j = rows.hbm_bytes * found["memory_j_per_byte"] + rows.link_bytes * found.get("link_j_per_byte", 0.0)
     work = (rows.burst_s[own], (rows.core_share * rows.burst_s)[own], core_j[own], rest_j[own])
 
@@ -203,17 +217,17 @@ def _solve(rows: EnergyRows, exponent: float, mask: npt.NDArray[np.bool_] | None
     from scipy.optimize import nnls
 
     names, matrix = rows.design(exponent)
-    relative = matrix / rows.energy_j[:, None]
-    if mask is not None:
-        relative = relative[mask]
+    kept = np.ones(len(matrix), bool) if mask is None else mask
+    relative = matrix[kept] / rows.energy_j[kept, None]
     held = [i for i, name in enumerate(names) if rows.base.get(name)]
     prior = np.zeros((len(held), len(names)))
     for place, i in enumerate(held):
         prior[place, i] = 1.0 / rows.base[names[i]]
     relative = np.concatenate([relative, prior])
+    weight = np.concatenate([rows.weight[kept], np.ones(len(held))])
     scale = np.maximum(np.abs(relative).max(axis=0), 1e-300)
-    solution, _ = nnls(relative / scale, np.ones(len(relative)))
-    loss = float(np.abs(relative / scale @ solution - 1.0).sum())
+    solution, _ = nnls(relative / scale * weight[:, None], weight)
+    loss = float((np.abs(relative / scale @ solution - 1.0) * weight).sum())
     return dict(zip(names, (solution / scale).tolist(), strict=True)), loss
 
 

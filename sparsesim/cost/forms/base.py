@@ -40,7 +40,9 @@ class Timing:
 
     `compute_s` is the part that stretches when clocks drop; `compute_term_s`, `memory_term_s`, `link_term_s` and
     `fixed_s` are the terms that compete for what bounds the op. `flop_executed` counts padding. `sram_bytes` pass
-    through the registers of the multiprocessors outside of matrix products: activations, caches, gathered rows.
+    through the multiprocessors outside of dense products: activations, caches, gathered rows, operands of grouped
+    products; `operand_bytes` into a dense product: its weights, once, in the type that is multiplied.
+    `product` are the seconds and FLOP of a matrix product that runs before the rest of the op as a kernel of its own.
     """
 
     time_s: Array
@@ -53,6 +55,8 @@ class Timing:
     hbm_bytes: Array
     link_bytes: Array
     sram_bytes: Array = 0.0
+    product: tuple[Array, Array] | None = None
+    operand_bytes: Array = 0.0
 
 
 class Form(ABC, Generic[OpT]):

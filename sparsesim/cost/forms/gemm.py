@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sparsesim.cost.forms.base import Floats, Form, Parameter, Parameters, Timing, bytes_per_s, pnorm, share
 from sparsesim.hardware.device.gpu import Chip
-from sparsesim.work import Gemm
+from sparsesim.work import Gemm, dtype_bytes
 
 TILES = ((64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (128, 256), (256, 128))
 SPLITS = (1, 2, 4, 8, 16, 32)
@@ -76,6 +76,7 @@ class GemmForm(Form[Gemm]):
             flop_executed=executed,
             hbm_bytes=hbm[..., 0],
             link_bytes=0.0,
+            operand_bytes=(n * k * dtype_bytes(op.compute_dtype()))[..., 0],
         )
 
 

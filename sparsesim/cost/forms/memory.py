@@ -13,6 +13,8 @@ from sparsesim.work import Copy, Op, Pointwise, ThresholdGemv
 
 ROW_KNEE = 4.0
 """Sharpness of the knee between streaming and one row's chain."""
+STREAMED = 0.9
+"""Share of the datasheet's bytes/s at which plain passes stream (fitted: reads, writes, sums 0.83 to 0.95)."""
 
 _STREAM = (
     Parameter("t0", "s", 0.3e-6, 30e-6, 2.5e-6, "launch and drain"),
@@ -52,11 +54,15 @@ class PointwiseForm(Form[Pointwise]):
         return f"pointwise.{op.kind}"
 
     def timing(self, op: Pointwise, p: Parameters, chip: Chip) -> Timing:
-        """One pass, or the longest row."""
+        """One pass, or the longest row.
+
+        A kind that is slower than the memory keeps the multiprocessors as busy as a stream that would fill its time.
+        """
         stream = _stream(op, p, chip)
         chain = p["chain"] * np.asarray(op.width, float)
         busy = pnorm(ROW_KNEE, stream.memory_term_s, chain)
-        return replace(stream, time_s=p["t0"] + busy, fixed_s=stream.fixed_s + chain, sram_bytes=stream.hbm_bytes)
+        sram = max(1.0, STREAMED / p["bandwidth"]) * np.asarray(stream.hbm_bytes)
+        return replace(stream, time_s=p["t0"] + busy, fixed_s=stream.fixed_s + chain, sram_bytes=sram)
 
 
 class CopyForm(Form[Copy]):

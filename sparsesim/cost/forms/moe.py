@@ -71,7 +71,7 @@ class MoeFfnForm(Form[MoeFfn]):
             up[4] + down[4],
             up[5] + down[5] + traffic,
             np.zeros_like(rows),
-            up[5] + down[5] + traffic,
+            traffic + up[6] + down[6],
         ]
         return Timing(*(f.reshape(shape) for f in fields))
 
@@ -80,10 +80,8 @@ def _activation_bytes(op: MoeFfn) -> float:
     return max(dtype_bytes(COMPUTE_DTYPE.get(op.dtype, op.dtype)), 1.0)
 
 
-def _grouped(
-    counts: Floats, n: Floats, k: Floats, op: MoeFfn, p: Parameters, chip: Chip
-) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
-    """Time, the part that scales with clocks, compute, memory, executed FLOP and bytes of one grouped product."""
+def _grouped(counts: Floats, n: Floats, k: Floats, op: MoeFfn, p: Parameters, chip: Chip) -> tuple[Floats, ...]:
+    """Time, its clock-bound part, compute, memory, executed FLOP, bytes and operand bytes of a grouped product."""
     rows, hit = counts.sum(axis=-1), np.minimum(counts, 1.0).sum(axis=-1)
     weight, activation = dtype_bytes(op.weights or op.dtype), _activation_bytes(op)
     hbm = hit * n * k * weight + rows * (k * activation + 2.0 * n)
@@ -101,4 +99,5 @@ def _grouped(
     compute = np.take_along_axis(np.stack(options), best, axis=0)[0]
     flop = np.take_along_axis(np.stack(executed), best, axis=0)[0]
     time = pnorm(p["p"], compute, memory)
-    return time, time * share(p["p"], compute, memory), compute, memory, flop, hbm
+    operand = hit * n * k * dtype_bytes(op.compute_dtype()) + rows * (k * activation + 2.0 * n)
+    return time, time * share(p["p"], compute, memory), compute, memory, flop, hbm, operand

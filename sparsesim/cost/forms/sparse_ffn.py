@@ -94,6 +94,7 @@ class SparseFfnForm(Form[SparseFfn]):
             hbm,
             0.0,
             tokens * ((1.0 - over) * rows_bytes + neurons * size * p["passes"]),
+            (gate, flop),
         )
 
 
@@ -143,7 +144,9 @@ class SparseFfnTrainForm(Form[SparseFfnTrain]):
         rows = tokens * p["t_token"] + moved / bytes_per_s(chip, p["row"])
         executed = dense + 16.0 * tokens * op.d_model * op.nnz
         hbm, fixed = np.asarray(op.hbm_bytes(), float), p["t0"] + np.zeros_like(gate)
-        return Timing(fixed + gate + rows, gate + rows, gate, rows, 0.0, fixed, executed, hbm, 0.0, moved)
+        return Timing(
+            fixed + gate + rows, gate + rows, gate, rows, 0.0, fixed, executed, hbm, 0.0, moved, (gate, dense)
+        )
 
 
 MOVED_ROWS = 8.0

@@ -146,6 +146,7 @@ class Exchange:
         return Cost(
             time_s=time,
             core_s=none,
+            throttled_s=none,
             compute_j=none,
             memory_j=none,
             link_j=self.energy_j(tokens) / self.senders,
@@ -155,6 +156,8 @@ class Exchange:
             flop=none,
             hbm_bytes=none,
             link_bytes=sent,
+            sram_bytes=none,
+            operand_bytes=none,
             kernel_class=f"{self.op.op}.m2n",
             provenance="as the scenario says" if said else f"published, fitted as {self.link.fit.name}",
         )
