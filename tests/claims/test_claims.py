@@ -94,16 +94,21 @@ def test_conversion_makes_formats_slower_than_dense_at_few_tokens() -> None:
     assert all(found[f"{form}: faster than dense from"] > 64 for form in ("csr", "ell", "compact"))
 
 
-def test_memory_takes_most_of_what_decode_adds_to_static_power() -> None:
-    """Up to 64 sequences; beyond, what moves inside the multiprocessors and arithmetic grow with the batch."""
-    shares = [value for name, value in _rows("7.").items() if "memory's share" in name]
-    assert shares == sorted(shares, reverse=True)
-    assert shares[2] > 50 > shares[3]
+def test_moving_bytes_takes_most_of_what_decode_adds_to_static_power() -> None:
+    """At every batch up to 256 arithmetic stays below memory alone; at one sequence it is a few percent."""
+    found = _rows("7.")
+    memory = [value for name, value in found.items() if "memory's share" in name]
+    arithmetic = [value for name, value in found.items() if "arithmetic's share" in name]
+    assert len(memory) == len(arithmetic) == 4
+    assert memory == sorted(memory, reverse=True)
+    assert arithmetic == sorted(arithmetic)
+    assert arithmetic[0] < 3
+    assert all(low < high for low, high in zip(arithmetic, memory, strict=True))
 
 
 def test_the_time_that_twell_saves_is_nearly_the_same_at_every_size() -> None:
-    """The paper: 44 to 52 ns a layer and token; the measured kernels alone save 45 to 49."""
+    """The paper: 44 to 52 ns a layer and token; an eager layer of our own saves 41 to 54 at 39 to 24 active neurons."""
     saved = [value for name, value in _rows("1. ").items() if "saved per layer" in name]
     assert len(saved) == 4
-    assert min(saved) > 40
-    assert max(saved) / min(saved) < 1.35
+    assert min(saved) > 37
+    assert max(saved) / min(saved) < 1.4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sparsesim.cost.kernel import cost_model
+from sparsesim.hardware.profile import load_device
 from sparsesim.study.claims.base import Claim, Row, answers, curve
 
 
@@ -30,13 +32,16 @@ def _most(bound: dict[str, float]) -> str:
 
 def data_movement() -> Iterator[Row]:
     """Shares of a decoded token's joules over the batch."""
+    per_flop = cost_model(load_device("h100-sxm")).power.flop_energy("bf16")
     for settings, run in answers("decode-data-movement"):
         batch, parts = settings["workload.batch"], run.summary["energy_by_component_j"]
         if batch in (1, 8, 64, 256):
             dynamic = sum(parts.values()) - parts["static"]
             memory, static = 100 * parts["memory"] / dynamic, 100 * parts["static"] / sum(parts.values())
-            why = "the rest: arithmetic, and bytes inside the multiprocessors" if batch == 1 else ""
-            yield Row(f"batch {batch}: memory's share of the dynamic energy", None, memory, "%", None, why)
+            arithmetic = 100 * float(run.tables["ops"]["flop"].sum()) * per_flop / dynamic
+            why = "the rest moves bytes inside the chip: weights and caches to the multiprocessors, tiles' padding"
+            yield Row(f"batch {batch}: arithmetic's share of the dynamic energy", None, arithmetic, "%")
+            yield Row(f"batch {batch}: memory's share", None, memory, "%", None, why if batch == 1 else "")
             yield Row(f"batch {batch}: static power's share of all", None, static, "%")
     x, joules = curve("decode-data-movement", "j_per_tok", "workload.batch")
     why = "the weights are read once for the whole batch"
