@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sparsesim.cost.kernel import cost_model
-from sparsesim.hardware.profile import load_device
+from sparsesim.scenario import Hardware
 from sparsesim.study.claims.base import Claim, Row, answers, curve
+from sparsesim.system import gpu_of
 
 
 def over_nodes() -> Iterator[Row]:
@@ -32,7 +33,7 @@ def _most(bound: dict[str, float]) -> str:
 
 def data_movement() -> Iterator[Row]:
     """Shares of a decoded token's joules over the batch."""
-    per_flop = cost_model(load_device("h100-sxm")).power.flop_energy("bf16")
+    per_flop = cost_model(gpu_of(Hardware(name="h100-sxm"))).power.flop_energy("bf16")
     for settings, run in answers("decode-data-movement"):
         batch, parts = settings["workload.batch"], run.summary["energy_by_component_j"]
         if batch in (1, 8, 64, 256):
