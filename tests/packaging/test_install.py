@@ -51,8 +51,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = next((environment / "lib").glob("python*/site-packages"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-    for folder in site.getsitepackages():
-        (packages / "dependencies.pth").write_text(f"{folder}\n")
+    (packages / "dependencies.pth").write_text("".join(f"{folder}\n" for folder in site.getsitepackages()))
     return python_of(environment)
 
 
