@@ -1,9 +1,11 @@
 """A kind is the one public class of its module; what is no kind is an error with the nearest."""
 
+from functools import cached_property
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from sparsesim.families import kinds, members
+from sparsesim.families import Frozen, kinds, members
 from sparsesim.hardware.device import Device
 from sparsesim.model.blocks import Block
 from sparsesim.sim.routers import Router
@@ -40,3 +42,17 @@ def test_an_unknown_key_is_not_ignored() -> None:
 
 def test_kinds_are_listed_without_importing_them() -> None:
     assert {"poisson", "gamma", "deterministic", "trace"} <= set(kinds(Arrivals))
+
+
+def test_a_copy_derives_its_cached_properties_anew() -> None:
+    class Square(Frozen):
+        side: int
+
+        @cached_property
+        def area(self) -> int:
+            return self.side**2
+
+    square = Square(side=3)
+    assert square.area == 9
+    assert square.model_copy(update={"side": 4}).area == 16
+    assert square.model_copy() == square
