@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sparsesim.calibrate.fit import fit_folder, write_fit
-from sparsesim.cost.fitted import ClassFit, _read
+from sparsesim.cost.fitted import ClassFit, _read, load_fit
 from sparsesim.cost.forms import FORMS
 from sparsesim.errors import InputError
 from sparsesim.hardware.device.gpu import Gpu
@@ -82,3 +82,11 @@ def test_the_correction_fades_without_a_jump() -> None:
 def test_a_folder_without_measurements_is_an_error(tmp_path: Path, gpu: Gpu) -> None:
     with pytest.raises(InputError, match="no CSV"):
         fit_folder(tmp_path, gpu)
+
+
+def test_a_dtype_that_a_fit_leaves_open_is_its_base_s() -> None:
+    """H200's rows hold no fp8 product; its joules are then what H100's rows say, not the datasheet's share."""
+    own, below = load_fit("h200-sxm").energy["compute_j_per_flop"], load_fit("h100-sxm").energy["compute_j_per_flop"]
+    assert "fp8" not in own
+    both = load_fit("h200-sxm", "h100-sxm").energy["compute_j_per_flop"]
+    assert both == {"bf16": own["bf16"], "fp8": below["fp8"]}
