@@ -17,7 +17,7 @@ element-wise products; an eager norm keeps its fp32 input and its normalised out
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -59,8 +59,6 @@ COLUMN, VALUE = 2.0, 2.0
 HYBRID_MEAN = 50
 """Mean active neurons of a layer up to which it is kept in the hybrid format (facts: TwELL)."""
 TRAINED = "training takes attention and gated FFNs"
-ATTENTION_BACKWARD = 2.5
-"""Five products (scores again, and the gradients of values, probabilities, queries, keys) over the forward's two."""
 EAGER_BACKWARD: dict[str, tuple[tuple[str, float], ...]] = {
     "widen": (("narrow", 1), ("sum", 1)),
     "square": (("square", 1), ("square", 1), ("product", 1), ("sum", 1)),
@@ -81,8 +79,8 @@ doubled and multiplied by the gradient; a slice fills zeros and copies into them
 input, a head's halves, heads before rotation) its gradients are added; a rotated head's gradient is laid out anew. The
 relu's formula reads the output and the gradient, as a product of two does.
 """
-SHARED_INPUT = ("attention.k", "attention.v", "ffn.up")
-"""Eager products of an input that another one has read: one more gradient to add."""
+SHARED_INPUT = ("attention.k", "attention.v", "ffn.gate")
+"""Products of an eager framework whose input another one reads (queries, up): one more gradient to add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +164,9 @@ def _backward(task: Task) -> Iterator[Task]:
         if task.part in SHARED_INPUT:
             yield Task(f"{part}.sum", Pointwise(kind="sum", tokens=op.m, width=op.k, dtype=op.dtype), task.count)
     elif isinstance(op, AttentionFlash):
-        yield Task(part, _attention_backward(op), task.count)
+        yield Task(part, AttentionBackward(**{field.name: getattr(op, field.name) for field in fields(op)}), task.count)
     elif isinstance(op, AttentionPrefill):
-        yield Task(part, op, ATTENTION_BACKWARD * task.count)
+        yield Task(part, op, AttentionBackward.products / AttentionPrefill.products * task.count)
     elif isinstance(op, Pointwise) and op.kind in EAGER_BACKWARD:
         for kind, width in EAGER_BACKWARD[op.kind]:
             yield Task(f"{part}.{kind}", replace(op, kind=kind, width=width * op.width), task.count)
@@ -179,19 +177,6 @@ def _backward(task: Task) -> Iterator[Task]:
         yield Task(part, op, task.count)
     else:
         raise InputError(Problem(f"the backward of {op.op} ({task.part}) is not known: {TRAINED}"))
-
-
-def _attention_backward(op: AttentionFlash) -> AttentionBackward:
-    return AttentionBackward(
-        batch=op.batch,
-        q_tok=op.q_tok,
-        kv_tok=op.kv_tok,
-        heads=op.heads,
-        kv_heads=op.kv_heads,
-        head_dim=op.head_dim,
-        window=op.window,
-        dtype=op.dtype,
-    )
 
 
 def _loss(tokens: Array, vocab: float) -> Iterator[Task]:

@@ -27,6 +27,8 @@ class AttentionPrefill(_Attention):
     """softmax(q k^T) v over q_tok new tokens of each sequence, the kernel alone."""
 
     op: ClassVar[str] = "attention_prefill"
+    products: ClassVar[float] = 2.0
+    """Of 2 head_dim a pair: scores and values."""
     kv_heads: Array = column("key-value heads on this device")
     head_dim: Array = column("width of a head")
     window: Array = column("sliding window; inf: none", "tok", default=np.inf)
@@ -37,8 +39,8 @@ class AttentionPrefill(_Attention):
         return causal_pairs(self.q_tok, self.kv_tok, self.window)
 
     def flop(self) -> Array:
-        """Two products of 2 head_dim per pair."""
-        return 4.0 * self.batch * self.heads * self.head_dim * self.pairs()
+        """A multiplication and an addition for each of a pair's products and each of its head_dim."""
+        return 2.0 * self.products * self.batch * self.heads * self.head_dim * self.pairs()
 
     def hbm_bytes(self) -> Array:
         """Q and output, and the keys and values within reach."""
@@ -59,10 +61,8 @@ class AttentionBackward(AttentionPrefill):
     """Gradients of queries, keys and values, by FlashAttention-2."""
 
     op: ClassVar[str] = "attention_backward"
-
-    def flop(self) -> Array:
-        """Five products of 2 head_dim per pair: scores again, gradients of values, probabilities, queries, keys."""
-        return 10.0 * self.batch * self.heads * self.head_dim * self.pairs()
+    products: ClassVar[float] = 5.0
+    """Scores again, and the gradients of values, probabilities, queries, keys."""
 
     def hbm_bytes(self) -> Array:
         """Of queries and output twice as much as the forward (their gradients), of keys and values too."""

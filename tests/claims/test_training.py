@@ -48,6 +48,19 @@ def test_an_eager_framework_keeps_more() -> None:
     assert eager - fused == 18 * TOKENS * 2048 * 2 * 4
 
 
+@pytest.mark.parametrize(
+    ("fused", "gated", "shared"), [(False, True, 3), (False, False, 2), (True, True, 0), (True, False, 0)]
+)
+def test_gradients_of_a_shared_input_are_added(fused: bool, gated: bool, shared: int) -> None:
+    """Queries, keys and values read one input, gate and up another; fused products read theirs alone."""
+    (group,) = MODEL.layers
+    blocks = tuple(b.model_copy(update={"gated": gated}) if b.kind == "ffn" else b for b in group.blocks)
+    model = MODEL.model_copy(update={"layers": (group.model_copy(update={"blocks": blocks}),)})
+    tasks = training_tasks(model, Setting(fused=fused), RECIPE)
+    products = {f"{task.part}.sum" for task in tasks if isinstance(task.op, Gemm)}
+    assert sum(task.count for task in tasks if task.part in products) == 18 * shared
+
+
 def test_recomputing_trades_time_for_memory() -> None:
     again = replace(RECIPE, saved="recomputed")
     assert (

@@ -65,8 +65,6 @@ class AttentionPrefillForm(Form[AttentionPrefill]):
     """Time of `AttentionPrefill`."""
 
     op: ClassVar[str] = "attention_prefill"
-    products: ClassVar[float] = 1.0
-    """Products of a block over the forward's two."""
     parameters: ClassVar[tuple[Parameter, ...]] = (
         _START,
         Parameter("eff", "1", 0.2, 1.0, 0.65, "share of the datasheet's FLOP/s inside a block"),
@@ -85,7 +83,7 @@ class AttentionPrefillForm(Form[AttentionPrefill]):
     def timing(self, op: AttentionPrefill, p: Parameters, chip: Chip) -> Timing:
         """Padded causal blocks spread over the SMs, or the longest chain."""
         rows, blocks, longest = causal_blocks(op.q_tok, op.kv_tok, op.window)
-        width = self.products * np.asarray(op.head_dim, float)
+        width = op.products / AttentionPrefill.products * np.asarray(op.head_dim, float)
         return _prefill(rows, blocks, longest, op, width, np.asarray(op.hbm_bytes()), op.kv_heads, p, chip)
 
 
@@ -103,7 +101,6 @@ class AttentionBackwardForm(AttentionPrefillForm):
     """Time of `AttentionBackward`: blocks of five products instead of two."""
 
     op: ClassVar[str] = "attention_backward"
-    products: ClassVar[float] = 2.5
 
     def kernel_class(self, op: AttentionPrefill) -> str:
         """A sibling of the forward's classes."""
