@@ -7,9 +7,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from sparsesim.kernels.common import native  # noqa: E402
 from sparsesim.kernels.common.checks import assert_close, poisoned  # noqa: E402
 from sparsesim.kernels.common.requirements import KernelRequirementError  # noqa: E402
 from sparsesim.kernels.moe import composed, config, grouped, layer, reference, route  # noqa: E402
+from sparsesim.kernels.moe import hopper as moe_hopper  # noqa: E402
 
 HALF = torch.float16
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -205,3 +207,35 @@ def test_without_a_gpu_the_layer_says_what_is_missing_and_the_reference_runs(mon
     with pytest.raises(KernelRequirementError, match=r"moe: no CUDA device.*call the PyTorch reference"):
         layer.moe_layer(x, weights, 2)
     assert bool(torch.isfinite(reference.moe_reference(x, weights, 2)).all())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(native.hopper_missing() is not None, reason=str(native.hopper_missing()))
+@pytest.mark.parametrize(("n", "k"), [(24, 40), (256, 64), (520, 1000), (768, 4096), (2048, 14336)])
+@pytest.mark.parametrize(
+    "loads", [(0, 33, 1, 0, 16), (50, 0, 0, 0, 0), (129, 128, 127, 300, 2500), (64, 65, 192, 193, 640)]
+)
+def test_the_cluster_kernel_multiplies_each_expert_with_its_own_rows(n: int, k: int, loads: tuple[int, ...]) -> None:
+    """Odd and even numbers of row and column tiles, experts of no rows, split depths: twice the same bits."""
+    g, rows = torch.Generator().manual_seed(1), sum(loads)
+    offsets = torch.tensor([0, *torch.tensor(loads).cumsum(0).tolist()], dtype=torch.int32, device="cuda")
+    x = torch.randn(rows, k, generator=g).to(torch.bfloat16).cuda()
+    weight = (torch.randn(len(loads), n, k, generator=g) / k**0.5).to(torch.bfloat16).cuda()
+    out, again = (poisoned(rows, n, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+    moe_hopper.grouped_mm(x, weight, offsets, out)
+    moe_hopper.grouped_mm(x, weight, offsets, again)
+    assert torch.equal(out, again)
+    expected = reference.grouped_mm_reference(x.float(), weight.float(), offsets)
+    assert_close("cluster", out, expected, torch.bfloat16)
+
+
+@pytest.mark.skipif(native.hopper_missing() is None, reason="a Hopper GPU is here")
+def test_without_a_hopper_gpu_triton_takes_the_cluster_kernels_products() -> None:
+    tile = config.GroupedTile(16, 16, 32, 4, 2, cluster=True)
+    x, weight = tokens_of(5, 40), make_weights(2, 40, 24).gate_up
+    offsets = torch.tensor([0, 3, 5], dtype=torch.int32, device=DEVICE)
+    assert not moe_hopper.takes(x.to(torch.bfloat16), weight)
+    out = grouped.grouped_mm(x, weight, offsets, tile)
+    assert_close("fall-back", out, reference.grouped_mm_reference(x.double(), weight, offsets), HALF)
+    with pytest.raises(KernelRequirementError, match=r"grouped: .*; use the Triton path instead"):
+        moe_hopper.grouped_mm(x.to(torch.bfloat16), weight.to(torch.bfloat16), offsets, out.to(torch.bfloat16))

@@ -23,7 +23,8 @@ from sparsesim.kernels.common.requirements import KernelRequirementError
 
 HOPPER_FLAGS = ("-gencode=arch=compute_90a,code=sm_90a",)
 """wgmma and setmaxnreg exist on the architecture-specific target only."""
-_COMMON_FLAGS = ("-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC")
+_HEADERS = Path(__file__).parent / "cuda"
+_COMMON_FLAGS = (f"-I{_HEADERS}", "-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC")
 
 
 def compiler() -> str | None:
@@ -54,6 +55,18 @@ def library(sources: tuple[Path, ...], flags: tuple[str, ...] = HOPPER_FLAGS) ->
     if not target.exists():
         _build(sources[0], flags, target)
     return ctypes.CDLL(str(target))
+
+
+@functools.cache
+def hopper_library(source: Path) -> ctypes.CDLL:
+    """Build a kernel for Hopper that may use the headers in ``common/cuda``, and load it.
+
+    Raises ``KernelRequirementError`` naming what is missing.
+    """
+    missing = hopper_missing()
+    if missing is not None:
+        raise KernelRequirementError(f"{source.stem}: {missing}; use the Triton path instead")
+    return library((source, *sorted(_HEADERS.glob("*.cuh"))))
 
 
 def check(status: int, what: str) -> None:

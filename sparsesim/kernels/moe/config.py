@@ -11,6 +11,7 @@ class GroupedTile:
     pipeline stage; swap: weights are the tensor core's left operand; group_m: row tiles walked before the next
     column tile; persistent: `programs` programs walk all tiles, else one program per tile. In an overlapped
     launch the first `prefetch_programs` programs ask for `prefetch_bytes` of each weight row while they wait.
+    cluster: plain products of bf16 go to the CUDA C++ kernel instead where it can be built (`hopper.py`).
     """
 
     block_m: int
@@ -24,6 +25,7 @@ class GroupedTile:
     programs: int = 132
     prefetch_bytes: int = 0
     prefetch_programs: int = 132
+    cluster: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,10 @@ def grouped_tile(rows: int, experts: int, k: int) -> GroupedTile:
     settings each): few rows stream weights at 2.9 to 3.1 TB/s with any deep enough pipeline; from about 100 rows
     an expert 128 x 256 tiles reach 680 to 720 TFLOP/s. A persistent walk hides the epilogue of short products
     (k 768, 64 rows: 162 us against 175), and costs long ones 1 %. At 16 rows an expert and k 4096, 64 rows and 128
-    columns cost an even load 1 % and take a skewed one (a hot expert of 45 rows) from 667 to 630 us. At 256 rows an
-    expert 16 row tiles of one column tile together take a deep product from 568 to 556 us (k 14336; other tiles 563 to
-    654) and a wide one from 1043 to 1039 (n 28672; skewed 1087 to 1068): all of an expert's rows meet its weights once.
+    columns cost an even load 1 % and take a skewed one (a hot expert of 45 rows) from 667 to 630 us. From 32 rows an
+    expert on the cluster kernel was the faster one in 45 of 48 pairs (3 % slower at worst), by 7 % in the geometric
+    mean; below, it is up to 10 % slower. The Triton settings that stand in for it: at 256 rows an expert 16 row tiles
+    of one column tile together take a deep product from 568 to 556 us (k 14336; other tiles 563 to 654).
     """
     rows_per_expert = rows / experts
     if rows_per_expert < 8:
@@ -96,10 +99,10 @@ def grouped_tile(rows: int, experts: int, k: int) -> GroupedTile:
     if rows_per_expert < 32:
         return GroupedTile(32, 64, 128, 4, 4, swap=True) if short else GroupedTile(64, 128, 128, 4, 3, group_m=4)
     if rows_per_expert < 96:
-        return GroupedTile(128, 128, 64, 8, 4, group_m=4, persistent=short)
+        return GroupedTile(128, 128, 64, 8, 4, group_m=4, persistent=short, cluster=True)
     if short:
-        return GroupedTile(128, 256, 64, 8, 3, group_m=4, persistent=True)
-    return GroupedTile(128, 256, 64, 8, 4, group_m=16 if rows_per_expert < 512 else 8)
+        return GroupedTile(128, 256, 64, 8, 3, group_m=4, persistent=True, cluster=True)
+    return GroupedTile(128, 256, 64, 8, 4, group_m=16 if rows_per_expert < 512 else 8, cluster=True)
 
 
 def layer_tiles(tokens: int, top_k: int, experts: int, d_expert: int) -> LayerTiles:

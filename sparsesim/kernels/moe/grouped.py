@@ -23,6 +23,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from sparsesim.kernels.moe import hopper
 from sparsesim.kernels.moe.config import GroupedTile
 
 
@@ -208,6 +209,8 @@ def grouped_mm(
         )
     if out is None:
         out = torch.empty((rows, n), dtype=x.dtype, device=x.device)
+    if tile.cluster and not gated and row_token is None and hopper.takes(x, weight):
+        return hopper.grouped_mm(x, weight, offsets, out, overlap)
     programs = tile_bound(rows, experts, tile.block_m) * triton.cdiv(n, tile.block_n)
     if tile.persistent:
         programs = min(programs, tile.programs)

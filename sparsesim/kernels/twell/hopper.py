@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from ctypes import CDLL
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,8 @@ HOT_GRID = 128
 """Neurons of a hot tile: as many gate columns beside as many up columns."""
 
 
-@functools.cache
 def _library(name: str) -> CDLL:
-    missing = native.hopper_missing()
-    if missing is not None:
-        raise KernelRequirementError(f"{name}: {missing}; use the Triton path instead")
-    headers = tuple(sorted(_FOLDER.glob("*.cuh")))
-    return native.library((_FOLDER / f"{name}.cu", *headers))
+    return native.hopper_library(_FOLDER / f"{name}.cu")
 
 
 def pack_gate(

@@ -13,6 +13,7 @@
 // registers, and place them by a prefix over the four threads that share a row. A thread with more entries than that
 // takes a longer way. Entries of a tile lie in the fixed order of the accumulator fragment, the same in every run.
 #include "hopper.cuh"
+#include "tensor_map.cuh"
 #include "wgmma256.cuh"
 
 namespace {
@@ -219,29 +220,6 @@ __global__ void __launch_bounds__(THREADS, 1) __cluster_dims__(CLUSTER, 1, 1)
   hopper::cluster_sync();
 }
 
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
-                            const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-Encode encoder() {
-  static Encode found = nullptr;
-  cudaDriverEntryPointQueryResult status;
-  if (!found)
-    cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", reinterpret_cast<void**>(&found), 12000,
-                                     cudaEnableDefault, &status);
-  return found;
-}
-
-bool describe(CUtensorMap* map, const void* data, int rows, int width, int box_rows) {
-  cuuint64_t sizes[2] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};
-  cuuint64_t strides[1] = {static_cast<cuuint64_t>(width) * 2};
-  cuuint32_t box[2] = {BLOCK_K, static_cast<cuuint32_t>(box_rows)}, step[2] = {1, 1};
-  Encode encode = encoder();
-  return encode && encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(data), sizes, strides, box, step,
-                          CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                          CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 }  // namespace
 
 // Words of relu(x Wg^T) of all neurons but the first `hot` (a multiple of 128), whose hidden values go to `gated`
@@ -251,8 +229,8 @@ extern "C" int twell_pack_gate(const void* x, const void* gate, const void* up, 
                                void* projected, int rows, int neurons, int hot, int width, int row_words,
                                int tile_words, int processors, void* stream) {
   CUtensorMap token, left, right;
-  if (hot % HOT || hot >= neurons || !describe(&token, x, rows, width, BLOCK_M) ||
-      !describe(&left, gate, neurons, width, HOT) || !describe(&right, up, neurons, width, HOT))
+  if (hot % HOT || hot >= neurons || !hopper::describe(&token, x, rows, width, BLOCK_M) ||
+      !hopper::describe(&left, gate, neurons, width, HOT) || !hopper::describe(&right, up, neurons, width, HOT))
     return cudaErrorInvalidValue;
   cudaError_t status = cudaFuncSetAttribute(pack_gate_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
   if (status != cudaSuccess) return status;
