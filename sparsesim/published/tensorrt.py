@@ -1,8 +1,8 @@
 """TensorRT-LLM's published output rates on H200s: offline at maximum load, and at a fixed batch.
 
 At maximum load as many sequences run as the KV cache holds with their whole outputs reserved (the executor's policy
-GUARANTEED_NO_EVICT), at most MAX_RUNNING. `DEP8` is attention data-parallel and experts over the same 8 GPUs. fp8 runs
-keep the KV cache in fp8 too.
+GUARANTEED_NO_EVICT), at most MAX_RUNNING. `DEP8` is attention data-parallel and experts over the same 8 GPUs, and so is
+`TP8` where a row's notes say that attention was data-parallel. fp8 runs keep the KV cache in fp8 too.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def first_tokens() -> Iterator[tuple[str, float, ReplicaSteps, int]]:
     """Name, measured seconds, step costs and prompt of the rows that time the first token of one prompt."""
     table = published_table("e2e_measured")
     for number, row in table[table.metric == "ttft"].iterrows():
-        replica = system(MODELS[row.model], "h200-sxm", ENGINE, _layout(str(row.parallelism)), FP8)
+        replica = system(MODELS[row.model], "h200-sxm", ENGINE, _layout(row), FP8)
         name = f"e2e_measured.csv row {number}: {row.model} {row.parallelism}, {row.isl}"
         yield name, float(row.value) * 1e-3, replica.steps, int(row.isl)
 
 
 def _observation(number: int, row: Any) -> Observation:
-    layout = _layout(str(row.parallelism))
+    layout = _layout(row)
     precision = "" if "mxfp4" in row.precision else FP8
     replica = system(MODELS[row.model], "h200-sxm", ENGINE, layout, precision)
     gpus = int(row.n_gpus)
@@ -76,12 +76,13 @@ def _observation(number: int, row: Any) -> Observation:
     )
 
 
-def _layout(text: str) -> dict[str, int]:
-    match = re.fullmatch(r"(TP|DEP)(\d+)", text)
+def _layout(row: Any) -> dict[str, int]:
+    match = re.fullmatch(r"(TP|DEP)(\d+)", str(row.parallelism))
     if match is None:
-        raise ValueError(f"unknown parallelism {text!r}")
+        raise ValueError(f"unknown parallelism {row.parallelism!r}")
     ways = int(match[2])
-    return {"tp": ways} if match[1] == "TP" else {"dp": ways, "ep": ways}
+    data_parallel = match[1] == "DEP" or "enable_attention_dp" in str(row.notes)
+    return {"dp": ways, "ep": ways} if data_parallel else {"tp": ways}
 
 
 def held(replica: PoolSystem, prompt_tok: int, output_tok: int) -> int:
