@@ -52,9 +52,18 @@ class ClassFit:
         return cKDTree(self.coordinates)
 
     def near(self, points: Floats) -> tuple[Floats, Floats]:
-        """Log correction and distance to the data of points [n, sizes]: inverse-distance mean of 8 rows, fading out."""
-        if len(self.log_ratio) == 0 or self.coordinates.shape[1] != points.shape[1]:
+        """Log correction and distance to the data of points [n, sizes]: inverse-distance mean of 8 rows, fading out.
+
+        Raises:
+            InputError: the fit was made of ops with other columns.
+
+        """
+        if len(self.log_ratio) == 0:
             return np.zeros(len(points)), np.full(len(points), np.inf)
+        of_fit, of_op = self.coordinates.shape[1], points.shape[1]
+        if of_fit != of_op:
+            why = f"a fit's rows have {of_fit} sizes where the op has {of_op}: fitted by another version; fit it anew"
+            raise InputError(Problem(why))
         k = min(NEIGHBOURS, len(self.log_ratio))
         distance, index = self._tree.query(points, k=k)
         distance, index = distance.reshape(len(points), k), index.reshape(len(points), k)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from sparsesim.calibrate.fit import fit_folder, write_fit
+from sparsesim.calibrate.fit.rows import by_class, measured
 from sparsesim.cost.fitted import ClassFit, _read, load_fit
 from sparsesim.cost.forms import FORMS
 from sparsesim.errors import InputError
@@ -14,6 +15,7 @@ from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.hardware.profile import load_device
 from sparsesim.work import Gemm
 
+DATA = Path(__file__).parents[2] / "calibration" / "data"
 LAYERS = np.array([[6144, 4096], [4096, 4096], [28672, 4096], [4096, 14336], [2048, 768], [8192, 8192], [1024, 7168]])
 TRUE = {"t0": 5e-6, "peak": 0.72, "bandwidth": 0.85, "k0": 300.0, "beta": 0.3}
 NOISE = 0.03
@@ -90,3 +92,19 @@ def test_a_dtype_that_a_fit_leaves_open_is_its_base_s() -> None:
     assert "fp8" not in own
     both = load_fit("h200-sxm", "h100-sxm").energy["compute_j_per_flop"]
     assert both == {"bf16": own["bf16"], "fp8": below["fp8"]}
+
+
+@pytest.mark.parametrize("profile", ["h100-sxm", "h200-sxm"])
+def test_an_op_lies_among_the_measured_rows_of_its_class(profile: str) -> None:
+    """What places an op are its own columns, as many as the fit's rows have."""
+    fit, (samples, _) = load_fit(profile), by_class(measured(DATA / profile))
+    for name, own in samples.items():
+        if name in fit.classes and len(fit.classes[name].log_ratio):
+            for sample in own:
+                assert FORMS[sample.op.op].coordinates(sample.op).shape[1] == fit.classes[name].coordinates.shape[1]
+
+
+def test_a_fit_of_other_columns_is_refused() -> None:
+    fit = ClassFit({}, 0.1, 2, 1.0, np.zeros((2, 3)), np.zeros(2))
+    with pytest.raises(InputError, match="rows have 3 sizes where the op has 4"):
+        fit.near(np.zeros((1, 4)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -75,12 +75,9 @@ class Form(ABC, Generic[OpT]):
 
     def coordinates(self, op: OpT) -> Floats:
         """log2 of the sizes that place an op among measured ones, [rows, sizes]."""
-        numbers = [
-            np.asarray(getattr(op, name), float)
-            for name in op.__dataclass_fields__
-            if isinstance(getattr(op, name), int | float | np.ndarray) and not isinstance(getattr(op, name), bool)
-        ]
-        rows = np.broadcast_arrays(*numbers)
+        values = [getattr(op, field.name) for field in fields(op)]
+        sizes = [v for v in values if isinstance(v, int | float | np.ndarray) and not isinstance(v, bool)]
+        rows = np.broadcast_arrays(*(np.asarray(size, float) for size in sizes))
         return np.stack([np.log2(np.clip(r.ravel(), 0.01, 1e9)) for r in rows], axis=1)
 
 
