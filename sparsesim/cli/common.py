@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sparsesim.errors import SparsesimError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 INTERRUPTED = 130
 
@@ -77,8 +80,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-WHOLE_NAME = 40
-"""Characters up to which the names in a table's first column are not broken over lines."""
+LONGEST_WORD = 24
+"""Characters up to which a word of a table is never broken over lines."""
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], style: Format, title: str = "") -> None:
@@ -97,18 +100,30 @@ def print_rows(rows: Sequence[Mapping[str, Any]], style: Format, title: str = ""
 
 def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     from rich.console import Console
+
+    console = Console(soft_wrap=False)
+    table = _table(rows, title, tight=False)
+    if console.measure(table, options=console.options.update(width=10_000)).maximum > console.width:
+        table = _table(rows, title, tight=True)
+    console.print(table)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], title: str, tight: bool) -> Table:
+    """Numbers stay on one line and words whole; a tight table has narrow gaps and breaks texts over lines."""
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    names = list(rows[0]) if rows else []
-    for name in names:
+    table.padding = (0, 1, 0, 0) if tight else (0, 1)
+    for name in list(rows[0]) if rows else []:
         number = all(isinstance(row[name], int | float) or row[name] in ("", None) for row in rows)
-        whole = name == names[0] and max(len(_cell(row[name])) for row in rows) <= WHOLE_NAME
         justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(name.replace(".", " "), justify=justify, overflow="fold", no_wrap=whole)
+        heading, cells = name.replace(".", " "), [_cell(row[name]) for row in rows]
+        words = [word for text in (heading, *cells) for word in text.split()]
+        least = min(max(map(len, words), default=0), LONGEST_WORD)
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=number, min_width=least if tight else None)
     for row in rows:
-        table.add_row(*(_cell(row[name]) for name in names))
-    Console(soft_wrap=False).print(table)
+        table.add_row(*map(_cell, row.values()))
+    return table
 
 
 def _cell(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,37 +42,31 @@ def figures(run: Run) -> Iterator[tuple[Attribute, str, str]]:
 
 def latency_table(run: Run) -> Table:
     """Mean and percentiles of the latencies."""
-    table = _table("latency", *STATISTICS)
-    for name in LATENCIES:
-        found = run.summary.get(name)
-        if found and found.get("mean") is not None:
-            table.add_row(described(name).label, *(shown(found.get(key), "s") for key in STATISTICS))
-    return table
+    found = {name: run.summary.get(name) or {} for name in LATENCIES}
+    rows = [
+        (described(name).label, *(shown(own.get(key), "s") for key in STATISTICS))
+        for name, own in found.items()
+        if own.get("mean") is not None
+    ]
+    return _table(("latency", *STATISTICS), rows)
 
 
 def summary_table(run: Run) -> Table:
     """Every single figure with its unit and interval."""
-    table = _table("figure", "value", "interval")
-    for row, value, interval in figures(run):
-        table.add_row(row.label, value, interval)
+    rows = [(row.label, value, interval) for row, value, interval in figures(run)]
     for name, joules in (run.summary.get("energy_by_component_j") or {}).items():
         share = joules / run.summary["energy_j"] if run.summary.get("energy_j") else None
-        table.add_row(f"Energy, {name}", shown(joules, "J"), shown(share, "share") if share is not None else "")
-    return table
+        rows.append((f"Energy, {name}", shown(joules, "J"), shown(share, "share") if share is not None else ""))
+    return _table(("figure", "value", "interval"), rows)
 
 
 def comparison_table(runs: Sequence[Run]) -> Table:
     """Figures of several runs side by side; of many runs a row each, with the figures that matter most."""
     if len(runs) > MANY:
         names, rows = key_figures(runs)
-        table = _table("case", *names)
-        for title, cells in rows:
-            table.add_row(title, *cells)
-        return table
-    table = _table("figure", *(run.title for run in runs))
-    for name, cells in side_by_side(runs):
-        table.add_row(labelled(name), *cells)
-    return table
+        return _table(("case", *names), [(title, *cells) for title, cells in rows])
+    titles = [run.title for run in runs]
+    return _table(("figure", *titles), [(labelled(name), *cells) for name, cells in side_by_side(runs)])
 
 
 MANY = 5
@@ -148,15 +143,31 @@ def _op_cells(op: Mapping[str, Any], whole_s: float) -> tuple[str, ...]:
     )
 
 
-def _table(first: str, *others: str) -> Table:
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Figures stay on one line; a heading is broken to their width, a long first column where there is no room."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="left" if name in ("interval", "bound", "provenance", "part") else "right")
+    table.add_column(names[0], overflow="fold")
+    for number, name in enumerate(names[1:], 1):
+        widest = max((len(row[number]) for row in rows), default=0)
+        heading = _folded(name, max(widest, LEAST_HEADING))
+        side: Literal["left", "right"] = "left" if name == "interval" else "right"
+        table.add_column(heading, justify=side, no_wrap=True, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+LEAST_HEADING = 14
+"""Characters that a heading gets where its figures are shorter."""
+
+
+def _folded(text: str, width: int) -> str:
+    """A text over lines, broken at spaces and behind equals signs."""
+    lines = textwrap.wrap(text.replace("=", "= "), width)
+    return "\n".join(line.replace("= ", "=") for line in lines)
 
 
 def plain_rows(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
