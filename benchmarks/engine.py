@@ -125,6 +125,7 @@ def measure(
 
 
 def main() -> None:
+    """Print the rates of the workloads as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--repeat", type=int, default=3)

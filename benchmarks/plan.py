@@ -36,6 +36,7 @@ PLANS = (
 
 
 def cold() -> None:
+    """Run each plan in a process of its own, nothing cached; each prints its seconds."""
     for name, settings in PLANS:
         subprocess.run([sys.executable, "-c", COLD.format(name=name, settings=settings)], check=True)
 

@@ -28,6 +28,7 @@ def seconds(arguments: list[str]) -> float:
 
 
 def main() -> None:
+    """Print the seconds of each command as JSON."""
     print(json.dumps({f"{name}_s": round(seconds(arguments), 3) for name, arguments in COMMANDS.items()}, indent=2))
 
 
