@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsesim.sim.steps import Floats
 
-LEVEL = 0.95
+LEVEL = 0.90
 """Confidence level of the intervals of chance."""
 BATCHES = 20
 """Batches of batch means: 20 to 30 is the usual advice (Law, Simulation Modeling and Analysis, 9.5.3)."""

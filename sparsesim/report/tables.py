@@ -12,7 +12,7 @@ import numpy as np
 
 from sparsesim.metrics.attributes import ATTRIBUTES, Attribute
 from sparsesim.metrics.columns import floats
-from sparsesim.report.plots.comparison import FIGURES, figure_of, labelled
+from sparsesim.report.plots.comparison import figure_of, figures_of, labelled
 from sparsesim.report.words import described, interval_of, shown
 from sparsesim.run import Run
 
@@ -75,7 +75,7 @@ MANY = 5
 
 def key_figures(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Labels of the figures that cases are judged by, and each case's title and cells."""
-    names = [name for name in FIGURES if any(figure_of(run.summary, name) is not None for run in runs)]
+    names = figures_of(runs)
     cells = [[shown(figure_of(run.summary, name), described(name).unit) for name in names] for run in runs]
     return [labelled(name) for name in names], list(zip([run.title for run in runs], cells, strict=True))
 

@@ -145,8 +145,8 @@ def test_utilisation_is_busy_time_over_up_time(calm: Records) -> None:
 
 
 def test_student_interval_by_hand() -> None:
-    low, high = mean_interval([1.0, 2.0, 3.0, 4.0])  # t(0.975, 3) = 3.18245 (tables), s = 1.29099
-    assert (low, high) == pytest.approx((2.5 - 3.18245 * 1.29099 / 2, 2.5 + 3.18245 * 1.29099 / 2), rel=1e-4)
+    low, high = mean_interval([1.0, 2.0, 3.0, 4.0])  # t(0.95, 3) = 2.35336 (tables), s = 1.29099
+    assert (low, high) == pytest.approx((2.5 - 2.35336 * 1.29099 / 2, 2.5 + 2.35336 * 1.29099 / 2), rel=1e-4)
     assert mean_interval([1.0]) == (-math.inf, math.inf)
 
 
@@ -154,7 +154,7 @@ def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     runs = rng.exponential(1.0, (400, 10))
     covered = np.mean([low <= 1.0 <= high for low, high in map(mean_interval, runs)])
-    assert 0.88 <= covered <= 0.97  # 95 % for normal numbers; a little less for ten exponential ones
+    assert 0.82 <= covered <= 0.93  # 90 % for normal numbers; a little less for ten exponential ones
 
 
 def test_batch_means_are_wider_than_an_interval_that_ignores_correlation() -> None:
@@ -175,7 +175,7 @@ def test_replications_are_averaged_and_bounded(calm: Records) -> None:
     assert mean_summary(summaries) == {"a": 2.0, "b": {"c": 3.0, "d": None}}
     intervals = replication_intervals(summaries)
     assert set(intervals) == {"a", "b.c"}
-    assert intervals["a"]["low"] == pytest.approx(2 - 12.7062 * math.sqrt(2) / math.sqrt(2), rel=1e-4)
+    assert intervals["a"]["low"] == pytest.approx(2 - 6.31375 * math.sqrt(2) / math.sqrt(2), rel=1e-4)
 
 
 def test_the_table_of_attributes_is_whole() -> None:

@@ -15,7 +15,15 @@ from sparsesim.sim.steps import Floats
 
 FEW_DECADES = 1e3
 SERVED = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
-FIGURES = (*SERVED, "step_s", "j_per_tok", "peak_memory_bytes")
+STEPS = ("tok_per_s", "power_w", "step_s", "j_per_tok", "peak_memory_bytes")
+"""Of runs that are steps back to back, where a prompt's tokens count in the rate as in the energy."""
+FIGURES = tuple(dict.fromkeys((*SERVED, *STEPS)))
+
+
+def figures_of(runs: Sequence[Run]) -> list[str]:
+    """The figures that runs are judged by, of those that any of them has."""
+    names = STEPS if all(figure_of(run.summary, "tok_per_s") is not None for run in runs) else FIGURES
+    return [name for name in names if any(figure_of(run.summary, name) is not None for run in runs)]
 
 
 def figure_of(summary: Mapping[str, Any], name: str) -> float | None:
@@ -35,9 +43,9 @@ def labelled(name: str) -> str:
     return f"{table[head].label}, {key}"
 
 
-def comparison_figure(runs: Sequence[Run], names: Sequence[str] = FIGURES) -> Any:
+def comparison_figure(runs: Sequence[Run]) -> Any:
     """A panel of bars per figure, a bar per run with its interval; an arrow says which way is better."""
-    names = [name for name in names if any(figure_of(run.summary, name) is not None for run in runs)]
+    names = figures_of(runs)
     columns = 2
     rows = max(-(-len(names) // columns), 1)
     made, axes = style.figure(rows, columns, rows * (0.75 + 0.27 * len(runs)))
