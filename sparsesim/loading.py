@@ -6,6 +6,7 @@ Every value remembers where it stands, so that an error can say `file:line:col`.
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import os
 import re
@@ -108,7 +109,7 @@ def parse_yaml(text: str, name: str, folder: Path | None = None) -> Document:
         raise InputError(Problem(f"not YAML: {error.problem or error.context}", place=place)) from None
     except yaml.YAMLError as error:
         raise InputError(Problem(f"not YAML: {error}", place=name)) from None
-    places: dict[Path_, str] = {}
+    places: dict[Path_, str] = {(): name}
     problems: list[Problem] = []
     values = _plain(node, (), name, places, problems) if node is not None else {}
     if not isinstance(values, dict):
@@ -214,11 +215,15 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def problems_of(error: ValidationError, document: Document, above: Path_ = ()) -> list[Problem]:
-    """Pydantic's errors as problems with places, those of nested family members included."""
+    """Pydantic's errors as problems with places, those of nested family members included.
+
+    A check of a whole mapping blames one of its keys by a `PydanticCustomError("own_key", ..., {"key": name})`.
+    """
     found: list[Problem] = []
     for item in error.errors():
-        path = (*above, *item["loc"])
-        inner = item.get("ctx", {}).get("error")
+        context = item.get("ctx", {})
+        path = (*above, *item["loc"], *([context["key"]] if item["type"] == "own_key" else []))
+        inner = context.get("error")
         if isinstance(inner, ValidationError):
             found += problems_of(inner, document, path)
         elif isinstance(inner, InputError):
@@ -238,8 +243,8 @@ def _message(item: Any) -> str:
         return "missing"
     text = str(item["msg"]).removeprefix("Value error, ")
     value = item["input"]
-    shown = isinstance(value, str | int | float | bool) and repr(value) not in text
-    return f"{value!r}: {text}" if shown else text
+    said = item["type"] in ("value_error", "family_kind") and repr(value) in text
+    return f"{value!r}: {text}" if isinstance(value, str | int | float | bool) and not said else text
 
 
 def _hint(item: Any) -> str:
@@ -315,7 +320,18 @@ def find(kind: str, name: str, what: str) -> Path:
     for folder in search_folders(kind):
         if (folder / f"{name}.yaml").is_file() and (folder.name == Path(kind).name or folder != Path.cwd()):
             return folder / f"{name}.yaml"
-    raise InputError(Problem(f"unknown {what} {name!r}", hint=closest(name, available(kind))))
+    raise InputError(_unknown(kind, name, what))
+
+
+def _unknown(kind: str, name: str, what: str) -> Problem:
+    """Nothing has this name; the names there are help where it is one, and no path."""
+    place = Path(name)
+    bare = place.stem if place.suffix in (".yaml", ".yml") else place.name
+    if bare == name and not place.is_dir():
+        return Problem(f"unknown {what} {name!r}", hint=closest(name, available(kind)))
+    near = difflib.get_close_matches(bare.lower(), available(kind), n=1)
+    found = "a folder" if place.is_dir() else "no such file"
+    return Problem(f"unknown {what} {name!r}: {found}", hint=f"did you mean {near[0]}?" if near else "")
 
 
 def available(kind: str) -> list[str]:

@@ -6,7 +6,9 @@ manifest.json, summary.json and one Parquet file per table; without a manifest i
 
 from __future__ import annotations
 
+import math
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["simulation", "estimate", "measurement"]
 SUMMARY = "summary.json"
-__all__ = ["Background", "Kind", "Run", "completed", "dumps", "measured", "simulated"]
+__all__ = ["Background", "Kind", "Run", "case_folders", "completed", "dumps", "measured", "simulated"]
 
 
 @dataclass(frozen=True)
@@ -160,13 +162,23 @@ class Run:
         """The run in a folder.
 
         Raises:
-            InputError: it is none, or a file of it is missing or broken.
+            InputError: it is none, or a study's of several, or a file of it is missing or broken.
 
         """
         place = Path(folder)
+        if not (place / MANIFEST).is_file() and (cases := case_folders(place)):
+            hint = f"one of: {', '.join(case.name for case in cases)}"
+            raise InputError(Problem("holds the runs of a study's cases, not one run", place=str(place), hint=hint))
         manifest, summary = (read_json(place / name) for name in (MANIFEST, SUMMARY))
         tables = {name: read_table(place / f"{name}.parquet") for name in manifest.pop("tables", {})}
         return cls(manifest.pop("kind"), manifest.pop("title"), summary, tables, manifest)
+
+
+def case_folders(folder: Path) -> list[Path]:
+    """Run folders of a study's cases (`case-000`, ...) in a folder, in their order."""
+    found = [manifest.parent for manifest in folder.glob(f"case-*/{MANIFEST}")]
+    numbered = [case for case in found if re.fullmatch(r"case-\d{3,}", case.name)]
+    return sorted(numbered, key=lambda case: int(case.name.removeprefix("case-")))
 
 
 def measured(path: str | Path, slo: Slo | None = None) -> Run:
@@ -185,8 +197,16 @@ def measured(path: str | Path, slo: Slo | None = None) -> Run:
 def simulated(
     scenario: Scenario, records: Sequence[Records], background: Background, wall_s: float, title: str = ""
 ) -> Run:
-    """The run of one or more replications of a simulated scenario."""
+    """The run of one or more replications of a simulated scenario.
+
+    Raises:
+        InputError: the warm-up leaves nothing to measure.
+
+    """
     warm_up_s = scenario.simulation.warm_up
+    with scenario.placing():
+        for one in records:
+            _check_measures(one, warm_up_s)
     summaries = [summarise(one, scenario.slo, warm_up_s) for one in records]
     summary = summaries[0] if len(summaries) == 1 else mean_summary(summaries)
     if len(summaries) > 1:
@@ -201,6 +221,16 @@ def simulated(
         "power": _stacked([timeline(one) for one in records]),
     }
     return completed("simulation", scenario, summary, tables, background, partial, title)
+
+
+def _check_measures(records: Records, warm_up_s: float) -> None:
+    """Raise where the warm-up outlasts every arrival of a whole run."""
+    last_s = float(np.max(np.asarray(records.requests["arrival_s"], float), initial=0.0))
+    if records.partial or warm_up_s <= last_s:
+        return
+    took = f"the run took {records.end_s:.4g} s and its last request arrived at {last_s:.4g} s"
+    hint = f"at most {math.floor(1000 * last_s) / 1000:.12g} s"
+    raise InputError(Problem(f"{warm_up_s:g} s leaves nothing to measure: {took}", "simulation.warm_up", hint=hint))
 
 
 def completed(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from sparsesim import units
 from sparsesim.cost.network.placement import Placement
@@ -164,7 +164,8 @@ class Layout(Frozen):
     @model_validator(mode="after")
     def _ep_divides(self) -> Self:
         if (self.tp * self.dp) % self.ep:
-            raise ValueError(f"ep {self.ep} does not divide tp*dp = {self.tp * self.dp}")
+            said = {"ep": self.ep, "ranks": self.tp * self.dp, "key": "ep"}
+            raise PydanticCustomError("own_key", "ep {ep} does not divide tp*dp = {ranks}", said)
         return self
 
     @model_validator(mode="after")

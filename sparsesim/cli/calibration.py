@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparsesim.cli.common import Format, FormatOption, Out, Quiet, print_json, print_rows, reported
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+MOST_SAID = 10
+"""Lines of a table that are named one by one where they have no answer."""
 
 
 def register(app: typer.Typer) -> None:
@@ -19,16 +26,37 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    suite: Annotated[str, typer.Option("--suite", help="A suite's name, or a path to a TOML.")],
+    suite: Annotated[
+        list[str],
+        typer.Option(
+            "--suite", help="A suite's name, or a path to a TOML; SECONDS: its budget.", metavar="NAME[=SECONDS]"
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the raw rows; an existing one is resumed.")],
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="Ranks of suites over several GPUs, instead of the suite's.", min=1)
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cuda; cpu tries suites on the host.")] = "cuda",
+    check_only: Annotated[bool, typer.Option("--check-only", help="Check results once, time nothing.")] = False,
+    retry_refused: Annotated[
+        bool, typer.Option("--retry-refused", help="Measure rows again that were refused before.")
+    ] = False,
 ) -> None:
     """Measure kernels on this machine's GPU (torch, triton, nvidia-ml-py)."""
     import subprocess
     import sys
+    from importlib.util import find_spec
 
-    done = subprocess.run(
-        [sys.executable, "-m", "sparsesim.calibrate.measure", "--suite", suite, "--out", str(out)], check=False
-    )
+    from sparsesim.errors import InputError, Problem
+
+    with reported():
+        if missing := [name for name in ("torch", "triton") if find_spec(name) is None]:
+            hint = "pip install 'sparsesim[gpu]'"
+            raise InputError(Problem(f"measuring kernels needs {' and '.join(missing)}", hint=hint))
+    words = [f"--suite={name}" for name in suite] + [f"--out={out}", f"--device={device}"]
+    words += [f"--gpus={gpus}"] if gpus is not None else []
+    words += ["--check-only"] * check_only + ["--retry-refused"] * retry_refused
+    done = subprocess.run([sys.executable, "-m", "sparsesim.calibrate.measure", *words], check=False)
     raise typer.Exit(done.returncode)
 
 
@@ -125,18 +153,37 @@ def predict(
     """Predict time and energy of a table of ops."""
     from sparsesim.cost.kernel import cost_model
     from sparsesim.cost.predict import predict as answers
-    from sparsesim.cost.table import read_table
+    from sparsesim.cost.predict import read_ops
     from sparsesim.scenario import Hardware
     from sparsesim.system import gpu_of
 
     with reported():
-        answered = answers(read_table(table), cost_model(gpu_of(Hardware(name=hardware))))
+        answered = answers(read_ops(table), cost_model(gpu_of(Hardware(name=hardware))))
         if out is None:
             typer.echo(answered.to_csv(index=False), nl=False)
-            return
-        part = out.with_name(out.name + ".part")
-        answered.to_csv(part, index=False)
-        part.replace(out)
+        else:
+            part = out.with_name(out.name + ".part")
+            answered.to_csv(part, index=False)
+            part.replace(out)
+        _say_uncovered(answered, table)
+
+
+def _say_uncovered(answered: pd.DataFrame, table: Path) -> None:
+    """Name the lines without an answer on stderr.
+
+    Raises:
+        InputError: no line has one.
+
+    """
+    from sparsesim.errors import InputError, Problem
+
+    without = answered.loc[answered["time_s"].isna(), "provenance"]
+    problems = [Problem(str(reason), place=f"{table}:{line}") for line, reason in without.head(MOST_SAID).items()]
+    more = [Problem(f"and {len(without) - MOST_SAID:,} more lines")] if len(without) > MOST_SAID else []
+    if len(without) == len(answered):
+        raise InputError([*problems, *more] or Problem("holds no rows", place=str(table)))
+    for problem in (*problems, *more):
+        typer.echo(f"note: {problem}", err=True)
 
 
 def validate(
@@ -156,12 +203,14 @@ def validate(
     style: FormatOption = Format.table,
 ) -> None:
     """Hold predictions against measured values; exit 4 where a group's MAPE exceeds the tolerance."""
-    from sparsesim.errors import InputError, ToleranceError
+    from sparsesim.errors import InputError, Problem, ToleranceError
     from sparsesim.study.validate import over_tolerance, validate_table
 
     with reported():
         if (table is None) == (suite is None):
-            raise InputError("name a table of measured ops, or --suite published or ranks, not both")
+            found = "a table and --suite are" if table else "neither a table nor --suite is"
+            hint = f"either a CSV of measured ops, or one --suite of: {', '.join(_TITLES)}"
+            raise InputError(Problem(f"{found} given", hint=hint))
         groups = _suite(suite, hardware, out) if table is None else validate_table(table, hardware, out)
         if style is Format.json:
             print_json({"groups": groups})
@@ -179,10 +228,10 @@ _TITLES = {
 
 def _suite(suite: str | None, hardware: str, out: Path | None) -> list[dict[str, Any]]:
     """The error rows of a suite."""
-    from sparsesim.errors import InputError, closest
+    from sparsesim.errors import InputError, Problem, closest
 
     if suite not in _TITLES:
-        raise InputError(f"unknown suite {suite!r} ({', '.join(_TITLES)}; {closest(str(suite), _TITLES)})")
+        raise InputError(Problem(f"unknown suite {suite!r}", path="--suite", hint=closest(str(suite), _TITLES)))
     return _published(out) if suite == "published" else _by_ranks(hardware, out)
 
 

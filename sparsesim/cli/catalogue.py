@@ -106,19 +106,23 @@ def _text(value: Any) -> str:
 
 
 def schema(
-    what: Annotated[str, typer.Argument(help="scenario or ops")] = "scenario", style: FormatOption = Format.json
+    what: Annotated[str, typer.Argument(help="scenario or ops")] = "scenario",
+    style: Annotated[
+        Format | None, typer.Option("--format", help="What stdout carries; by default json, of ops a table.")
+    ] = None,
 ) -> None:
     """Print the scenario's JSON schema, or the columns of the ops that predict reads."""
+    from sparsesim.errors import InputError, Problem
     from sparsesim.schema import op_columns, scenario_schema
 
     with reported():
         if what == "ops":
-            print_rows(op_columns(), Format.table if style is Format.json else style)
+            print_rows(op_columns(), style or Format.table)
             return
         if what != "scenario":
-            from sparsesim.errors import InputError
-
             raise InputError(f"unknown schema {what!r} (scenario or ops)")
+        if style not in (None, Format.json):
+            raise InputError(Problem(f"{style}: the scenario's schema is JSON", path="--format", hint="json"))
         print_json(scenario_schema())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,22 @@ if TYPE_CHECKING:
 
 EXPORTS = ("vllm", "perfetto")
 """Formats that a run is also written in."""
+STANDS_FOR = {
+    "model": "model={}",
+    "hardware": "deployment.hardware={}",
+    "tp": "deployment.tp={}",
+    "batch": "workload.batch={}",
+    "context": "'workload.context={} tok'",
+    "phase": "workload.phase={}",
+}
+"""Options of `estimate` without a scenario, and what `--set` takes in their stead beside one."""
+
+
+class Phase(StrEnum):
+    """What a fixed batch does."""
+
+    decode = "decode"
+    prefill = "prefill"
 
 
 def register(app: typer.Typer) -> None:
@@ -108,15 +125,15 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Put scenarios, finished runs and measured servers side by side."""
-    from sparsesim.run import Run, measured
+    from sparsesim.run import measured
     from sparsesim.scenario import Scenario
 
     with reported():
         done: list[Case] = []
         runs: list[Run] = []
         for name in scenarios:
-            if (Path(name) / "manifest.json").is_file():
-                runs.append(Run.load(name).titled(Path(name).name))
+            if finished := _finished(Path(name), alone=len(scenarios) == 1):
+                runs += finished
                 continue
             if Path(name).suffix == ".json":
                 runs.append(measured(name))
@@ -131,14 +148,25 @@ def compare(
         _finish(runs, False, quiet)
 
 
+def _finished(folder: Path, alone: bool) -> list[Run]:
+    """The run of a folder, or those of a study's cases there: named by the case, beside others by the folder too."""
+    from sparsesim.run import Run, case_folders
+
+    if (folder / "manifest.json").is_file():
+        return [Run.load(folder).titled(folder.name)]
+    runs = [Run.load(case) for case in case_folders(folder)]
+    return runs if alone else [run.titled(f"{folder.name}: {run.title}") for run in runs]
+
+
 def estimate(
+    asked: typer.Context,
     scenario: Annotated[str | None, typer.Argument(help="Scenario; or say --model and --hardware.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model, or a path to a config.json.")] = None,
     hardware: Annotated[str | None, typer.Option("--hardware", help="Hardware profile.")] = None,
     tp: Annotated[int, typer.Option("--tp", min=1, help="Tensor-parallel ranks.")] = 1,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences.")] = 1,
     context: Annotated[int, typer.Option("--context", min=1, help="Tokens of context of each.")] = 1024,
-    phase: Annotated[str, typer.Option("--phase", help="decode or prefill.")] = "decode",
+    phase: Annotated[Phase, typer.Option("--phase", help="What the batch does.")] = Phase.decode,
     settings: Settings = None,
     style: FormatOption = Format.table,
     out: Out = None,
@@ -150,20 +178,32 @@ def estimate(
     from sparsesim.study.cases import cases
 
     with reported():
-        if scenario is not None and (model or hardware):
-            raise InputError("give a scenario, or --model and --hardware, not both")
         if scenario is not None:
+            _refuse_beside_scenario(asked)
             loaded = Scenario.load(scenario, list(settings or []))
         elif model is None or hardware is None:
             raise InputError("name a scenario, or both --model and --hardware")
         else:
-            values = _fixed(model, hardware, tp, batch, context, phase)
+            values = _fixed(model, hardware, tp, batch, context, phase.value)
             loaded = Scenario.of(values).with_settings(list(settings or []))
         chosen = list(cases(loaded))
         runs = [closed_form(case.scenario).titled(case.name) for case in chosen]
         if out is not None:
             _write(chosen, runs, out, loaded.title)
         _answer(chosen, runs, style, out, quiet=False, ops=True)
+
+
+def _refuse_beside_scenario(asked: typer.Context) -> None:
+    """Raise where options are given that only stand in for a scenario."""
+    from sparsesim.errors import InputError, Problem
+
+    wrong = [
+        Problem("is read only without a scenario", f"--{name}", hint=f"--set {setting.format(asked.params[name])}")
+        for name, setting in STANDS_FOR.items()
+        if getattr(asked.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if wrong:
+        raise InputError(wrong)
 
 
 def _fixed(model: str, hardware: str, tp: int, batch: int, context: int, phase: str) -> dict[str, Any]:
@@ -269,10 +309,8 @@ def _finish(runs: Sequence[Run], require_slo: bool, quiet: bool) -> None:
 
 
 def _note_unserved(run: Run) -> None:
-    """Say on stderr that requests were not served, or that nothing was measured."""
+    """Say on stderr that requests were not served."""
     other = {name: count for name, count in run.summary.get("outcomes", {}).items() if name != "finished" and count}
     if other:
         counts = ", ".join(f"{count:,.0f} {name.replace('_', ' ')}" for name, count in other.items())
         typer.echo(f"note: {run.title}: not every request was served: {counts}", err=True)
-    if run.kind == "simulation" and not run.summary.get("outcomes"):
-        typer.echo(f"note: {run.title}: no request in the measured time; simulation.warm_up may be too long", err=True)

@@ -174,9 +174,9 @@ def _of_kind(name: str, settings: list[str], kind: str) -> Scenario:
         return Scenario.load(name, [*settings, f"study={{kind: {kind}}}"])
     from sparsesim.errors import InputError, Problem
 
-    found = loaded.study.kind if loaded.study else "none"
-    hint = f"kind: {kind}, axes: {{path.to.key: [values]}}"
-    raise InputError(Problem(f"the study is {found}", path="study", hint=hint))
+    found = f"the study is a {loaded.study.kind}" if loaded.study else "the scenario has no study"
+    hint = f"--set 'study={{kind: {kind}, axes: {{deployment.tp: [1, 2]}}}}', or the same in the file"
+    raise InputError(Problem(found, "study", loaded.document.place(("study",)), hint))
 
 
 @contextmanager

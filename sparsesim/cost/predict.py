@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sparsesim.cost.kernel import BOUNDS, CostModel
-from sparsesim.cost.table import Group, groups
-from sparsesim.errors import InputError, Problem
+from sparsesim.cost.table import Group, groups, read_table
+from sparsesim.errors import InputError, Problem, closest
+from sparsesim.work import OPS, columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ANSWERS = ("time_s", "energy_j", "time_low_s", "time_high_s", "energy_low_j", "energy_high_j", "bound", "provenance")
+BESIDE = (
+    "group",
+    "note",
+    "hardware",
+    "backend",
+    "alternatives",
+    "samples",
+    "spread",
+    "calls_per_sample",
+    "buffer_sets",
+    "max_abs_error",
+    "relative_error",
+    "nccl_nvls_enable",
+    "busiest_rows",
+)
+"""Columns that measured tables carry beside those of their ops."""
+FIGURE = re.compile(r"\w+_(?:s|us|j|w|c|mhz|mb)")
+"""A column of measured figures, named with its unit."""
 ENERGY_HALF_WIDTH = 0.12
 """Added in quadrature for the energy coefficients where the fit holds no error of its own."""
+
+
+def read_ops(path: str | Path) -> pd.DataFrame:
+    """A table of ops to be answered (`read_table`), with no column that nothing would read.
+
+    Raises:
+        InputError: the file cannot be read, or a column is neither an op's, nor a figure, nor one of `BESIDE`.
+
+    """
+    frame = read_table(path)
+    own = {name for op in OPS.values() for name in columns(op)}
+    known = {"op", *own, *BESIDE, *ANSWERS}
+    wrong = [name for name in frame.columns if name not in known and not FIGURE.fullmatch(name)]
+    if wrong:
+        place, accepted = str(path), {"op", *own, "group", "note"}
+        raise InputError([Problem(f"unknown column {n!r}", place=place, hint=closest(n, accepted)) for n in wrong])
+    return frame
 
 
 def predict(frame: pd.DataFrame, model: CostModel) -> pd.DataFrame:

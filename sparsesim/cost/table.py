@@ -6,8 +6,8 @@ stay empty. Rows that agree in every column that is not a size (dtype, kind, exp
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,29 +43,45 @@ class Refused:
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """A CSV with `#` comment lines above its header; every cell as text.
+    """A CSV with `#` comment lines above its header; every cell as text, rows [n] by their lines in the file.
 
     Raises:
-        InputError: the file cannot be read, or has no `op` column.
+        InputError: the file cannot be read, has no `op` column, one twice, or rows of other lengths than the header.
 
     """
     import pandas as pd
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(Problem(f"cannot be read: {reason}", place=str(path))) from None
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    if not body.strip():
-        raise InputError(Problem("holds no rows", place=str(path)))
+    reader = csv.reader("" if line.startswith("#") else line for line in text.splitlines(keepends=True))
     try:
-        frame = pd.read_csv(io.StringIO(body), dtype=str, keep_default_na=False)
-    except pd.errors.ParserError as error:
-        raise InputError(Problem(f"not a CSV: {error}", place=str(path))) from None
-    if "op" not in frame.columns:
+        records = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise InputError(Problem(f"not a CSV: {error}", place=f"{path}:{reader.line_num}")) from None
+    if not records:
+        raise InputError(Problem("holds no rows", place=str(path)))
+    (_, header), *rows = records
+    _check_shape(path, header, rows)
+    lines = pd.Index([line for line, _ in rows], name="line")
+    return pd.DataFrame([cells for _, cells in rows], index=lines, columns=header, dtype=str)
+
+
+def _check_shape(path: str | Path, header: list[str], rows: list[tuple[int, list[str]]]) -> None:
+    """Raise where a cell would be read under another column's name."""
+    if "op" not in header:
         raise InputError(Problem("has no column 'op'", place=str(path), hint=f"one of: {', '.join(OPS)}"))
-    return frame
+    twice = sorted({name for name in header if header.count(name) > 1})
+    wrong = [Problem(f"column {name!r} stands twice", place=str(path)) for name in twice]
+    wrong += [
+        Problem(f"has {len(cells)} cells, the header {len(header)}", place=f"{path}:{line}")
+        for line, cells in rows
+        if len(cells) != len(header)
+    ]
+    if wrong:
+        raise InputError(wrong)
 
 
 def groups(frame: pd.DataFrame) -> Iterator[Group | Refused]:
@@ -91,14 +107,18 @@ def _of_one_op(op: type[Op], part: pd.DataFrame) -> Iterator[Group | Refused]:
 def _built(op: type[Op], alike: pd.DataFrame, present: list[str]) -> Iterator[Group | Refused]:
     declared = columns(op)
     values: dict[str, Any] = {}
-    rows, good = _rows(alike), np.ones(len(alike), bool)
+    rows, good, reasons = _rows(alike), np.ones(len(alike), bool), np.full(len(alike), "", object)
     for name in present:
         cells = alike[name].to_numpy(dtype=str)
         if cells[0] == "":
             continue
         if _is_size(declared[name]):
             numbers = _numbers(cells)
-            good &= np.isfinite(numbers) & (numbers > 0) | (np.isinf(numbers) & (name == "window"))
+            fine = np.isfinite(numbers) & (numbers > 0) | (np.isinf(numbers) & (name == "window"))
+            reasons[good & ~fine] = [
+                f"{name} is {cell!r}, not a number above zero" for cell in cells[good & ~fine].tolist()
+            ]
+            good &= fine
             values[name] = numbers
         else:
             try:
@@ -110,8 +130,8 @@ def _built(op: type[Op], alike: pd.DataFrame, present: list[str]) -> Iterator[Gr
     if missing:
         yield Refused(rows, f"{op.op} needs {', '.join(missing)}")
         return
-    if not good.all():
-        yield Refused(rows[~good], "a size is not a number above zero")
+    for reason in dict.fromkeys(reasons[~good]):
+        yield Refused(rows[reasons == reason], reason)
     if good.any():
         kept: dict[str, Any] = {n: v[good] if isinstance(v, np.ndarray) else v for n, v in values.items()}
         defaulted = tuple(n for n in declared if n not in values and n not in ("graph", "regime"))

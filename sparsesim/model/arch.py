@@ -138,7 +138,7 @@ class Model(Frozen):
 
         """
         if pp > self.layer_count:
-            raise InputError(Problem(f"pp {pp} is more than the {self.layer_count} layers", path="pp"))
+            raise InputError(Problem(f"pp {pp} is more than the {self.layer_count} layers", path="deployment.pp"))
         layers = [group.blocks for group in self.layers for _ in range(group.count)]
         short, longer = divmod(len(layers), pp)
         ends = [short * (i + 1) + min(i + 1, longer) for i in range(pp)]

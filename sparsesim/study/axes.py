@@ -18,10 +18,10 @@ import yaml
 from sparsesim.errors import InputError, Problem, closest
 from sparsesim.loading import find, load_yaml
 from sparsesim.scenario import Scenario
+from sparsesim.study.cases import HARDWARE
 from sparsesim.study.points import write_text
 
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)$")
-HARDWARE = "hardware."
 
 
 def between(values: Sequence[Any], share: float) -> Any:

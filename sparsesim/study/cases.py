@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sparsesim.errors import InputError, Problem
 from sparsesim.loading import set_path
 from sparsesim.scenario import Scenario
+
+HARDWARE = "hardware."
+"""What axes begin with that change a figure of the hardware profile (`study/axes.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,9 @@ def varied(scenario: Scenario, settings: dict[str, Any]) -> Scenario:
     So keys that only go together vary together: `deployment: [{dp: 8, ep: 8}, {dp: 16, ep: 16}]`. An axis that names no
     key of a scenario holds mappings from its top: `size: [{deployment: {tp: 2}, workload: {batch: 8}}, ...]`.
     """
+    for path in settings:
+        if path.startswith(HARDWARE):
+            _refuse(scenario, path)
     document = scenario.document
     document = set_path(document, "study", None, "study") if "study" in document.values else document
     for path, value in settings.items():
@@ -47,6 +54,16 @@ def varied(scenario: Scenario, settings: dict[str, Any]) -> Scenario:
         for key, one in _leaves("" if whole else path, value):
             document = set_path(document, key, one, f"study.axes.{path}")
     return Scenario.from_document(document)
+
+
+def _refuse(scenario: Scenario, path: str) -> None:
+    """Raise for an axis that a profile has to be written for, which sweeps and sensitivities do."""
+    place = scenario.document.place(("study", "axes", path))
+    kind = scenario.study.kind if scenario.study else ""
+    hint = f"sparsesim {kind}" if kind in ("sweep", "sensitivity") else "study.kind: sweep or sensitivity"
+    raise InputError(
+        Problem("only sweep and sensitivity vary the hardware's figures", f"study.axes.{path}", place, hint)
+    )
 
 
 def case_name(settings: dict[str, Any]) -> str:

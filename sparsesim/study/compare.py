@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sparsesim.closed_form import estimate
 from sparsesim.errors import InputError, Problem
-from sparsesim.run import Run, dumps
+from sparsesim.run import Run, case_folders, dumps
 from sparsesim.scenario import Scenario
 from sparsesim.simulation import Progress, simulate
 from sparsesim.study.cases import Case, cases
@@ -59,9 +60,11 @@ def summary_of(done: Sequence[Case], runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def write_cases(done: Sequence[Case], runs: Sequence[Run], folder: Path) -> None:
-    """A run folder for each case, and summary.json over all."""
+    """A run folder for each case, in place of those of an earlier study there, and summary.json over all."""
     for number, run in enumerate(runs):
         run.write(folder / f"case-{number:03d}")
+    for older in case_folders(folder)[len(runs) :]:
+        shutil.rmtree(older)
     part = folder / ".summary.json"
     part.write_text(dumps(summary_of(done, runs)) + "\n", encoding="utf-8")
     part.replace(folder / "summary.json")

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsesim.cost.kernel import cost_model
-from sparsesim.cost.predict import predict
-from sparsesim.cost.table import read_table
+from sparsesim.cost.predict import predict, read_ops
 from sparsesim.errors import InputError, Problem
 from sparsesim.scenario import Hardware
 from sparsesim.system import gpu_of
@@ -31,7 +30,7 @@ def validate_table(table: Path, hardware: str, out: Path | None = None) -> list[
         InputError: the table has nothing measured, or a measured value that is no number above zero.
 
     """
-    frame = read_table(table)
+    frame = read_ops(table)
     if not {"measured_time_s", "measured_energy_j"} & set(frame.columns):
         raise InputError(Problem("has neither measured_time_s nor measured_energy_j", place=str(table)))
     answered = predict(frame, cost_model(gpu_of(Hardware(name=hardware))))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
+from sparsesim.cost.predict import read_ops
 from tests.cli.conftest import Call
 
 FAULTY = """\
@@ -50,7 +53,9 @@ def test_all_problems_come_at_once_each_with_its_place_and_what_would_be_accepte
     [
         ("workload.arrivals.rate=-1 /s", 2, "workload.arrivals.rate: '-1 /s': Input should be greater than 0"),
         ("deployment.tp=3", 2, "deployment.tp: tp 3 does not divide the 32 attention heads (it may be 1, 2, 4, 8"),
-        ("deployment.ep=2", 2, "ep 2 does not divide tp*dp = 1"),
+        ("deployment.ep=2", 2, "--set deployment.ep=2: deployment.ep: ep 2 does not divide tp*dp = 1"),
+        ("deployment.pp=100", 2, "--set deployment.pp=100: deployment.pp: pp 100 is more than the 36 layers"),
+        ("workload.requests=0", 2, "workload.requests: 0: Input should be greater than 0"),
         ("deployment.engine=vlm", 2, "unknown engine 'vlm' (did you mean vllm"),
         ("deployment.topology=ring", 2, "unknown topology 'ring' (did you mean ring-8?)"),
         ("precision.weights=fp3", 2, "unknown dtype 'fp3'"),
@@ -99,12 +104,22 @@ def test_a_malformed_trace_says_every_line(scenario: Path, call: Call) -> None:
     ("words", "said"),
     [
         (["run", "quickstrat"], "unknown scenario 'quickstrat' (did you mean quickstart?)"),
+        (["run", "quickstrat.yaml"], "unknown scenario 'quickstrat.yaml': no such file (did you mean quickstart?)"),
+        (["run", "none/of/it"], "unknown scenario 'none/of/it': no such file\n"),
+        (["run", "empty.yaml"], "empty.yaml: workload: missing"),
         (["estimate"], "name a scenario, or both --model and --hardware"),
-        (["estimate", "small.yaml", "--model", "qwen3-8b"], "give a scenario, or --model and --hardware, not both"),
+        (["estimate", "small.yaml", "--model", "m"], "--model: is read only without a scenario (--set model=m)"),
+        (["estimate", "small.yaml", "--tp", "1"], "--tp: is read only without a scenario (--set deployment.tp=1)"),
+        (["estimate", "small.yaml", "--phase", "decode", "--context", "99"], "(--set 'workload.context=99 tok')"),
+        (["estimate", "--model", "qwen3-8b", "--hardware", "h100-sxm", "--phase", "foo"], "'--phase'"),
         (["profiles", "show", "h100"], "unknown hardware 'h100' (did you mean"),
         (["models", "show", "config.json"], "config.json:1:2: model_type: model_type 'foo' is not understood"),
         (["schema", "scenarios"], "unknown schema 'scenarios' (scenario or ops)"),
-        (["validate"], "name a table of measured ops"),
+        (["schema", "scenario", "--format", "csv"], "--format: csv: the scenario's schema is JSON"),
+        (["validate"], "neither a table nor --suite is given (either a CSV of measured ops, or one --suite of: publ"),
+        (["validate", "ops.csv", "--suite", "ranks"], "a table and --suite are given"),
+        (["validate", "--suite", "nope"], "error: --suite: unknown suite 'nope' (one of: published, ranks)\n"),
+        (["sweep", "small.yaml"], "small.yaml:1:1: study: the scenario has no study (--set 'study={kind: sweep, axes"),
         (["plan", "small.yaml", "--out", "config.json"], "is a file"),
         (
             ["plan", "small.yaml", "--set", "study={kind: plan, options: {finalists: 1}}", "--out", "config.json/x"],
@@ -116,6 +131,7 @@ def test_a_malformed_trace_says_every_line(scenario: Path, call: Call) -> None:
 )
 def test_commands_refuse_what_they_cannot_do(scenario: Path, call: Call, words: list[str], said: str) -> None:
     (scenario.parent / "config.json").write_text('{"model_type": "foo"}')
+    (scenario.parent / "empty.yaml").touch()
     result = call(*words)
     assert result.exit_code == 2
     assert said in result.stderr
@@ -130,3 +146,88 @@ def test_a_run_is_not_written_over_what_is_no_run(scenario: Path, call: Call) ->
     assert result.exit_code == 2
     assert [path.name for path in notes.parent.iterdir()] == ["notes.txt"]
     assert notes.read_text() == "mine"
+
+
+def test_a_warm_up_beyond_the_last_request_is_refused_with_the_longest_that_measures(
+    scenario: Path, call: Call
+) -> None:
+    refused = call("run", "small.yaml", "--set", "simulation.warm_up=1000 s")
+    assert refused.exit_code == 2
+    said = re.search(
+        r"simulation\.warm_up: 1000 s leaves nothing to measure: the run took [\d.]+ s .* \(at most ([\d.]+) s\)",
+        refused.stderr,
+    )
+    assert said
+    longest = call("run", "small.yaml", "--set", f"simulation.warm_up={said[1]} s", "--format", "json")
+    assert json.loads(longest.stdout)["requests"]["completed"] == 1
+
+
+HEADER = "op,m,n,k,dtype"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("op,m,n,k,dtyp\ngemm,1,2,3,bf16\n", ["ops.csv: unknown column 'dtyp' (did you mean dtype"]),
+        (f"{HEADER},m\ngemm,1,2,3,bf16,4\n", ["ops.csv: column 'm' stands twice"]),
+        (f"# who\n{HEADER}\n\ngemm,1,2,3,4,bf16\n", ["ops.csv:4: has 6 cells, the header 5"]),
+        (f"{HEADER}\ngemm,1,2,3\n", ["ops.csv:2: has 4 cells, the header 5"]),
+        (f"{HEADER}\n", ["ops.csv: holds no rows"]),
+        (
+            f"# who\n{HEADER}\ngemm,1,-2,3,bf16\ngemm,many,2,3,bf16\n",
+            [
+                "ops.csv:3: uncovered: n is '-2', not a number above zero",
+                "ops.csv:4: uncovered: m is 'many', not a number above zero",
+            ],
+        ),
+    ],
+)
+def test_a_table_of_ops_that_cannot_be_answered_says_where(
+    scenario: Path, call: Call, text: str, said: list[str]
+) -> None:
+    (scenario.parent / "ops.csv").write_text(text)
+    result = call("predict", "ops.csv", "--hardware", "h100-sxm")
+    assert result.exit_code == 2
+    lines = result.stderr.removeprefix("error: ").splitlines()
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_lines_without_an_answer_are_named_beside_those_that_have_one(scenario: Path, call: Call) -> None:
+    rows = "".join(f"gemm,1,{-n},3,bf16\n" for n in range(1, 13))
+    (scenario.parent / "ops.csv").write_text(f"{HEADER}\ngemm,1,2,3,bf16\n{rows}")
+    result = call("predict", "ops.csv", "--hardware", "h100-sxm")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 14
+    first, *_, last = result.stderr.splitlines()
+    assert first == "note: ops.csv:3: uncovered: n is '-1', not a number above zero"
+    assert last == "note: and 2 more lines"
+
+
+def measured_tables() -> list[Path]:
+    every = (Path(__file__).parents[2] / "calibration" / "data").rglob("*.csv")
+    headers = {path: next(line for line in path.open() if not line.startswith("#")).split(",") for path in every}
+    return sorted(path for path, header in headers.items() if {"op", "measured_time_s"} <= set(header))
+
+
+@pytest.mark.parametrize("table", measured_tables(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_measured_tables_carry_beside_ops_is_accepted(table: Path) -> None:
+    assert len(read_ops(table)) > 0
+
+
+def test_calibrate_without_a_gpu_says_what_is_missing(
+    scenario: Path, call: Call, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert call("calibrate", "--suite", "gemm", "--out", "rows").exit_code == 2
+    said = capfd.readouterr().err
+    assert "error: --device: torch" in said
+    assert "sees no CUDA device (--device cpu tries suites on the host)" in said
+    assert "Traceback" not in said
+
+
+def test_calibrate_without_its_packages_names_them(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("torch", "triton") else object())
+    refused = call("calibrate", "--suite", "gemm", "--out", "rows")
+    assert refused.exit_code == 2
+    assert refused.stderr == "error: measuring kernels needs torch and triton (pip install 'sparsesim[gpu]')\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparsesim import Run, Scenario, estimate
+from sparsesim.errors import InputError
 from tests.cli.conftest import Call
 
 WALL = ("wall_s", "requests_per_wall_s")
@@ -94,6 +95,33 @@ def test_compare_puts_a_row_for_each_figure(scenario: Path, call: Call) -> None:
     rows = list(csv.DictReader(io.StringIO(call("compare", "small.yaml", "two.yaml", "--format", "csv").stdout)))
     tpot = next(row for row in rows if row["figure"] == "tpot_s.mean")
     assert float(tpot["two"]) < float(tpot["small"])
+
+
+def test_a_studys_folder_is_read_back_case_by_case(scenario: Path, call: Call) -> None:
+    def studied(tps: list[int]) -> None:
+        axes = f"study={{kind: compare, axes: {{deployment.tp: {tps}}}}}"
+        assert call("run", "small.yaml", "--set", axes, "--out", "out", "--quiet").exit_code == 0
+
+    def titles(*words: str) -> list[str]:
+        return [case["name"] for case in json.loads(call("compare", *words, "--format", "json").stdout)["cases"]]
+
+    mine = Path("out/case-study/manifest.json")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("of another")
+    studied([4, 2, 1])
+    assert titles("out") == ["4", "2", "1"]
+    studied([1, 2])
+    assert titles("out") == ["1", "2"]  # nothing is left of the earlier study
+    assert mine.read_text() == "of another"
+    assert titles("out", "out/case-001") == ["out: 1", "out: 2", "case-001"]
+    with pytest.raises(InputError, match=r"out: holds the runs of a study's cases.*one of: case-000, case-001"):
+        Run.load("out")
+
+
+def test_calibrate_hands_on_what_measuring_takes(scenario: Path, call: Call, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ("--out", "rows", "--device", "cpu", "--check-only", "--retry-refused")
+    assert call("calibrate", "--suite", "smoke", "--suite", "smoke_kernels=soon", *words).exit_code == 2
+    assert "--suite smoke_kernels=soon: 'soon' is no number of seconds" in capfd.readouterr().err
 
 
 def test_profiles_and_models_are_listed_and_shown(scenario: Path, call: Call) -> None:

@@ -51,7 +51,7 @@ def test_rows_that_are_not_covered_stay_and_say_why(table: Path, costs: CostMode
     for row, word in ((3, "top_k"), (4, "above zero"), (5, "above zero"), (6, "gemm"), (7, "n")):
         assert reasons[row].startswith("uncovered: ")
         assert word in reasons[row]
-        assert np.isnan(answered["time_s"][row])
+        assert np.isnan(answered["time_s"].iloc[row])
 
 
 def test_the_interval_holds_the_prediction(table: Path, costs: CostModel) -> None:

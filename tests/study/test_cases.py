@@ -51,6 +51,14 @@ def test_a_member_of_a_family_replaces_what_stands_there() -> None:
     assert case_name({"deployment.placement": placements[1], "b": 1}) == "placement=replicated (redundant: 32) b=1"
 
 
+@pytest.mark.parametrize(("kind", "hint"), [("compare", "study.kind: sweep or"), ("sweep", "sparsesim sweep")])
+def test_the_hardwares_figures_are_for_sweep_and_sensitivity(kind: str, hint: str) -> None:
+    """An axis that a profile has to be written for is no unknown key."""
+    axes = {"hardware.memory.bandwidth": ["3 TB/s", "4 TB/s"]}
+    with pytest.raises(InputError, match=rf"study\.axes\.hardware\.memory\.bandwidth: only sweep .* \({hint}"):
+        list(cases(scenario(axes).with_settings([f"study.kind={kind}"])))
+
+
 @pytest.mark.parametrize("kind", ["plan", "capacity"])
 def test_a_study_of_another_command_is_not_read_as_a_comparison(kind: str) -> None:
     scenario = Scenario.load({"plan": "plan-llama-3.1-8b-8xh100", "capacity": "capacity-llama-3.1-8b"}[kind])

@@ -77,7 +77,7 @@ def test_sensitivity_names_the_axes(values: dict[str, Any], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("command", "words", "study", "match"),
     [
-        ("sweep", [], {}, "the study is none"),
+        ("sweep", [], {}, "the scenario has no study"),
         ("sweep", ["--backend", "slurm"], {"axes": {"simulation.seed": [1]}}, "is no backend"),
         ("sweep", [], {"axes": {"simulation.sed": [1]}}, "simulation.sed"),
         ("sensitivity", [], {"axes": {}}, "nothing to vary"),

@@ -19,7 +19,7 @@ from sparsesim.calibrate.measure.quantities import Quantity
 from sparsesim.calibrate.measure.runners import prepare
 from sparsesim.calibrate.measure.suite import Suite, load
 from sparsesim.calibrate.measure.table import Table, column_names
-from sparsesim.errors import SparsesimError
+from sparsesim.errors import InputError, Problem, SparsesimError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure_all(options: argparse.Namespace) -> int:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        hint = "--device cpu tries suites on the host"
+        raise InputError(Problem(f"torch {torch.__version__} sees no CUDA device", path="--device", hint=hint))
     asked = [_budget(text) for text in options.suite]
     suites = [load(name, options.gpus) for name, _ in asked]
     budgets = {suite.name: seconds for suite, (_, seconds) in zip(suites, asked, strict=True)}
@@ -78,7 +81,10 @@ def _measure_all(options: argparse.Namespace) -> int:
 
 def _budget(text: str) -> tuple[str, float]:
     name, _, seconds = text.partition("=")
-    return name, float(seconds) if seconds else float("inf")
+    try:
+        return name, float(seconds) if seconds else float("inf")
+    except ValueError:
+        raise InputError(Problem(f"{seconds!r} is no number of seconds", f"--suite {text}", hint="NAME=300")) from None
 
 
 def _check(suite: Suite, bench: Bench, shard: str) -> int:
