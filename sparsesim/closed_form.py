@@ -271,10 +271,11 @@ def _beyond(system: PoolSystem, workload: Static, held: int) -> list[str]:
     needed = sequences * math.ceil(context / plan.block_tok) * len(plan.kv_windows)
     lines = []
     if needed > plan.kv_blocks:
-        lines.append(f"{system.model.name}: the batch needs {needed:,} KV blocks, the replica holds {plan.kv_blocks:,}")
+        holds = f"the replica holds {plan.kv_blocks:,}"
+        lines.append(f"{system.model.name}: the batch fits, which it does not: it needs {needed:,} KV blocks, {holds}")
     if context > system.model.max_context:
         most = system.model.max_context
-        lines.append(f"{system.model.name}: {context:,.0f} tok of context, beyond the model's {most:,} tok")
+        lines.append(f"{system.model.name}: {context:,.0f} tok of context work, beyond the model's {most:,} tok")
     return lines
 
 
