@@ -1,8 +1,7 @@
 // Grouped GEMM of bf16 rows sorted by expert with their experts' weights (Hopper).
 //
-// A persistent grid of clusters of two blocks walks pairs of 128 x 256 output tiles. In each block one warp feeds a ring
-// of four 48 KB stages by bulk tensor copies and two warp groups run wgmma on 64 x 256 each. The blocks of a cluster
-// share an operand, of which each fetches half and multicasts it: two row tiles of an expert share their weights, and
+// A persistent grid of clusters of two blocks walks pairs of 128 x 256 output tiles (`cluster_gemm.cuh`). The blocks of a
+// cluster share an operand, of which each fetches half and multicasts it: two row tiles of an expert share their weights, and
 // an expert's last row tile, where their number is odd, is taken for two column tiles at once, which share the rows.
 // So no tile is computed in vain, and the L2 gives 32 KB (40 KB) instead of 48 a stage and block.
 //
@@ -11,17 +10,13 @@
 // with the same weights ask for them at the same time; where there are too many items for two shares each, the items
 // are laid end to end and every cluster takes an equal length. The cluster with an item's first share adds the others'
 // sums in their order, so that results repeat bit for bit.
-#include "hopper.cuh"
+#include "cluster_gemm.cuh"
 #include "tensor_map.cuh"
-#include "wgmma256.cuh"
 
 namespace {
 
-constexpr int BLOCK_M = 128, BLOCK_N = 256, BLOCK_K = 64, STAGES = 4, CLUSTER = 2;
-constexpr int A_BYTES = BLOCK_M * BLOCK_K * 2, B_BYTES = BLOCK_N * BLOCK_K * 2;
-constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
-constexpr int SHARED_BYTES = STAGES * STAGE_BYTES + 1024 + 2 * STAGES * 8;
-constexpr int THREADS = 384, GROUP_THREADS = 128;
+using namespace hopper;
+
 constexpr int MOST_EXPERTS = 1024;
 constexpr int MOST_SHARES = 4, LEAST_STEPS = 16;  // shares of an item, steps of a share
 constexpr int WALKED = 16;       // row tiles of an expert that meet a column tile together, even
@@ -174,89 +169,48 @@ __global__ void __launch_bounds__(THREADS, 1)
                    const int* offsets, __nv_bfloat16* out, float* sums, int* flags, int experts, int n, int steps) {
   extern __shared__ uint8_t raw[];
   __shared__ int through[MOST_EXPERTS + 1];
-  uint32_t base = (hopper::shared_address(raw) + 1023) & ~1023u, full = base + STAGES * STAGE_BYTES;
-  uint32_t empty = full + 8 * STAGES;
-  int group = threadIdx.x / GROUP_THREADS, rank = hopper::cluster_rank();
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < STAGES; ++s) {
-      hopper::barrier_init(full + 8 * s, 1);
-      hopper::barrier_init(empty + 8 * s, 2 * CLUSTER);
-    }
-    hopper::barrier_init_fence();
-  }
+  int group = threadIdx.x / GROUP_THREADS, rank = cluster_rank();
+  Ring ring(raw, group == 0);
+  if (threadIdx.x == 0) ring.init();
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;");
   if (threadIdx.x < 32) count_tiles(offsets, experts, through);
-  hopper::cluster_sync();
+  cluster_sync();
   Walk walk(offsets, through, experts, (n + BLOCK_N - 1) / BLOCK_N, steps, rank);
   Work work;
 
   if (group == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) {
-      int stage = 0;
-      uint32_t phase = 1;
-      while (walk.next(work)) {
-        int weight_row = work.expert * n + work.column * BLOCK_N;
-        for (int k = work.first; k < work.last; ++k) {
-          uint32_t a = base + stage * STAGE_BYTES, b = a + A_BYTES, ready = full + 8 * stage;
-          hopper::barrier_wait(empty + 8 * stage, phase);
-          hopper::barrier_expect(ready, STAGE_BYTES);
-          if (work.same_rows) {
-            int own = rank * (BLOCK_M / CLUSTER);
-            hopper::copy_tile_multicast(a + rank * (A_BYTES / CLUSTER), &x, k * BLOCK_K, work.row + own, ready, BOTH);
-            hopper::copy_tile(b, &weights, k * BLOCK_K, weight_row, ready);
-            hopper::copy_tile(b + B_BYTES / 2, &weights, k * BLOCK_K, weight_row + BLOCK_N / 2, ready);
-          } else {
-            int own = rank * (BLOCK_N / CLUSTER);
-            hopper::copy_tile(a, &x, k * BLOCK_K, work.row, ready);
-            hopper::copy_tile(a + A_BYTES / 2, &x, k * BLOCK_K, work.row + BLOCK_M / 2, ready);
-            hopper::copy_tile_multicast(b + rank * (B_BYTES / CLUSTER), &weights, k * BLOCK_K, weight_row + own, ready,
-                                        BOTH);
-          }
-          if (++stage == STAGES) stage = 0, phase ^= 1;
+    while (threadIdx.x == 0 && walk.next(work)) {
+      int weight_row = work.expert * n + work.column * BLOCK_N;
+      for (int k = work.first; k < work.last; ++k, ring.next()) {
+        uint32_t a = ring.left(), b = ring.right(), ready = ring.ready();
+        ring.claim();
+        if (work.same_rows) {
+          int own = rank * (BLOCK_M / CLUSTER);
+          copy_tile_multicast(a + rank * (A_BYTES / CLUSTER), &x, k * BLOCK_K, work.row + own, ready, BOTH);
+          copy_tile(b, &weights, k * BLOCK_K, weight_row, ready);
+          copy_tile(b + B_BYTES / 2, &weights, k * BLOCK_K, weight_row + BLOCK_N / 2, ready);
+        } else {
+          int own = rank * (BLOCK_N / CLUSTER);
+          copy_tile(a, &x, k * BLOCK_K, work.row, ready);
+          copy_tile(a + A_BYTES / 2, &x, k * BLOCK_K, work.row + BLOCK_M / 2, ready);
+          copy_tile_multicast(b + rank * (B_BYTES / CLUSTER), &weights, k * BLOCK_K, weight_row + own, ready, BOTH);
         }
       }
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     int half = group - 1, thread = threadIdx.x % GROUP_THREADS, lane = threadIdx.x % 32;
-    int stage = 0;
-    uint32_t phase = 0;
     float acc[128];
     while (walk.next(work)) {
-      int row = work.row + half * (BLOCK_M / 2), count = work.last - work.first;
+      int row = work.row + half * GROUP_ROWS, steps = work.last - work.first;
       if (row >= work.end) {
-        // No rows for this group. One warp keeps the ring going and the others wait for it: a warp that ran ahead of
-        // the ring by two phases would take an old one for its own.
-        for (int k = 0; k < count; ++k) {
-          if (thread < 32) {
-            hopper::barrier_wait(full + 8 * stage, phase);
-            if (thread < CLUSTER) hopper::barrier_arrive_remote(empty + 8 * stage, thread);
-          }
-          if (++stage == STAGES) stage = 0, phase ^= 1;
-        }
+        ring.pass(steps, thread);
         group_sync(group);
         continue;
       }
-      int previous = -1;
-      for (int k = 0; k < count; ++k) {
-        hopper::barrier_wait(full + 8 * stage, phase);
-        uint32_t a = base + stage * STAGE_BYTES;
-        uint64_t left = hopper::operand_descriptor(a + half * (A_BYTES / 2));
-        uint64_t right = hopper::operand_descriptor(a + A_BYTES);
-        hopper::wgmma_fence();
-#pragma unroll
-        for (int step = 0; step < BLOCK_K / 16; ++step)
-          hopper::wgmma_m64n256k16(acc, left + 2 * step, right + 2 * step, k | step);
-        hopper::wgmma_commit();
-        hopper::wgmma_wait<1>();
-        if (previous >= 0 && thread < CLUSTER) hopper::barrier_arrive_remote(empty + 8 * previous, thread);
-        previous = stage;
-        if (++stage == STAGES) stage = 0, phase ^= 1;
-      }
-      hopper::wgmma_wait<0>();
-      if (thread < CLUSTER) hopper::barrier_arrive_remote(empty + 8 * previous, thread);
+      ring.multiply(acc, steps, half, thread);
       constexpr int64_t KEPT = 128 * GROUP_THREADS;
       int kept = (walk.slot * CLUSTER + rank) * 2 + half;
       if (work.first) {
@@ -271,7 +225,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
   }
   __syncwarp();
-  hopper::cluster_sync();
+  cluster_sync();
 }
 
 // How the kernel is launched: in clusters, and where `early` before the kernel ahead of it in the stream has ended.
@@ -311,8 +265,8 @@ extern "C" int moe_grouped_split_depth() { return (2 * LEAST_STEPS - 1) * BLOCK_
 extern "C" int moe_grouped(const void* x, const void* weights, const void* offsets, void* out, void* sums, void* flags,
                            int rows, int experts, int n, int k, int clusters, int early, void* stream) {
   CUtensorMap left, right;
-  if (experts > MOST_EXPERTS || n % 8 || k % 8 || !hopper::describe(&left, x, rows, k, BLOCK_M / 2) ||
-      !hopper::describe(&right, weights, static_cast<int64_t>(experts) * n, k, BLOCK_N / 2))
+  if (experts > MOST_EXPERTS || n % 8 || k % 8 || !describe(&left, x, rows, k, BLOCK_M / 2) ||
+      !describe(&right, weights, static_cast<int64_t>(experts) * n, k, BLOCK_N / 2))
     return cudaErrorInvalidValue;
   cudaStream_t queue = static_cast<cudaStream_t>(stream);
   if (flags) {

@@ -3,8 +3,7 @@
 // The first `hot` neurons may be kept dense: their tiles hold 128 gate columns beside the same neurons' 128 up columns,
 // so that one thread has both factors of a hidden value and writes the product (or, for training, both factors).
 //
-// A persistent grid of clusters of two blocks walks 256 x 256 output tiles, 128 rows a block. In each block one warp
-// feeds a ring of four 48 KB stages by bulk tensor copies and two warp groups run wgmma on 64 x 256 each. The two
+// A persistent grid of clusters of two blocks walks 256 x 256 output tiles, 128 rows a block (`cluster_gemm.cuh`). The two
 // blocks share the weight tile: each fetches half and multicasts it, which takes the demand on L2 from 47 to 31 bytes
 // per cycle and multiprocessor.
 //
@@ -12,17 +11,14 @@
 // bf16 with ReLU, look only at pairs that some lane holds non-zero, keep up to four entries a row and thread in
 // registers, and place them by a prefix over the four threads that share a row. A thread with more entries than that
 // takes a longer way. Entries of a tile lie in the fixed order of the accumulator fragment, the same in every run.
-#include "hopper.cuh"
+#include "cluster_gemm.cuh"
 #include "tensor_map.cuh"
-#include "wgmma256.cuh"
 
 namespace {
 
-constexpr int BLOCK_M = 128, BLOCK_N = 256, BLOCK_K = 64, STAGES = 4, CLUSTER = 2;
-constexpr int A_BYTES = BLOCK_M * BLOCK_K * 2, B_BYTES = BLOCK_N * BLOCK_K * 2;
-constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
-constexpr int SHARED_BYTES = STAGES * STAGE_BYTES + 1024 + 2 * STAGES * 8;
-constexpr int THREADS = 384, KEPT = 4;
+using namespace hopper;
+
+constexpr int KEPT = 4;
 constexpr int GROUP = 8;  // pairs of row tiles walked together, so that x and Wg tiles are shared in L2
 
 constexpr int HOT = BLOCK_N / CLUSTER;  // neurons of a hot tile
@@ -128,78 +124,39 @@ __global__ void __launch_bounds__(THREADS, 1) __cluster_dims__(CLUSTER, 1, 1)
                      __nv_bfloat16* projected, int rows, int hot_tiles, int tiles_n, int steps, int row_words,
                      int tile_words) {
   extern __shared__ uint8_t raw[];
-  uint32_t base = (hopper::shared_address(raw) + 1023) & ~1023u, full = base + STAGES * STAGE_BYTES;
-  uint32_t empty = full + 8 * STAGES;
-  int group = threadIdx.x / 128;
-  uint32_t rank = hopper::cluster_rank();
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < STAGES; ++s) {
-      hopper::barrier_init(full + 8 * s, 1);
-      hopper::barrier_init(empty + 8 * s, 2 * CLUSTER);
-    }
-    hopper::barrier_init_fence();
-  }
-  hopper::cluster_sync();
+  int group = threadIdx.x / GROUP_THREADS;
+  uint32_t rank = cluster_rank();
+  Ring ring(raw, group == 0);
+  if (threadIdx.x == 0) ring.init();
+  cluster_sync();
   Walk walk(rows, tiles_n, gridDim.x / CLUSTER);
   int hot = hot_tiles * HOT;
 
   if (group == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) {
-      int stage = 0;
-      uint32_t phase = 1;
-      for (int item = blockIdx.x / CLUSTER; item < walk.items; item += walk.clusters) {
-        Tile tile = walk.at(item, rank);
-        int cold = tile.n - hot_tiles;
-        const CUtensorMap* weight = cold < 0 && rank ? &up : &gate;
-        int neuron = cold < 0 ? tile.n * HOT : hot + cold * BLOCK_N + rank * HOT;
-        for (int k = 0; k < steps; ++k) {
-          uint32_t a = base + stage * STAGE_BYTES, b = a + A_BYTES, ready = full + 8 * stage;
-          hopper::barrier_wait(empty + 8 * stage, phase);
-          hopper::barrier_expect(ready, STAGE_BYTES);
-          hopper::copy_tile(a, &x, k * BLOCK_K, tile.row, ready);
-          hopper::copy_tile_multicast(b + rank * (B_BYTES / CLUSTER), weight, k * BLOCK_K, neuron, ready,
-                                      (1 << CLUSTER) - 1);
-          if (++stage == STAGES) stage = 0, phase ^= 1;
-        }
+    for (int item = blockIdx.x / CLUSTER; threadIdx.x == 0 && item < walk.items; item += walk.clusters) {
+      Tile tile = walk.at(item, rank);
+      int cold = tile.n - hot_tiles;
+      const CUtensorMap* weight = cold < 0 && rank ? &up : &gate;
+      int neuron = cold < 0 ? tile.n * HOT : hot + cold * BLOCK_N + rank * HOT;
+      for (int k = 0; k < steps; ++k, ring.next()) {
+        ring.claim();
+        copy_tile(ring.left(), &x, k * BLOCK_K, tile.row, ring.ready());
+        copy_tile_multicast(ring.right() + rank * (B_BYTES / CLUSTER), weight, k * BLOCK_K, neuron, ring.ready(),
+                            (1 << CLUSTER) - 1);
       }
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    int half = group - 1, thread = threadIdx.x % 128, lane = threadIdx.x % 32;
-    int stage = 0;
-    uint32_t phase = 0;
+    int half = group - 1, thread = threadIdx.x % GROUP_THREADS, lane = threadIdx.x % 32;
     float acc[128];
     for (int item = blockIdx.x / CLUSTER; item < walk.items; item += walk.clusters) {
       Tile tile = walk.at(item, rank);
-      int previous = -1;
-      if (half * (BLOCK_M / 2) >= tile.rows) {
-        // The other group does this tile, its cluster's last, alone. One warp keeps the ring going: a warp that waits
-        // without being waited for could be lapped by two phases and never wake.
-        for (int k = 0; k < steps && thread < 32; ++k) {
-          hopper::barrier_wait(full + 8 * stage, phase);
-          if (thread < CLUSTER) hopper::barrier_arrive_remote(empty + 8 * stage, thread);
-          if (++stage == STAGES) stage = 0, phase ^= 1;
-        }
+      if (half * GROUP_ROWS >= tile.rows) {
+        ring.pass(steps, thread);  // the cluster's last tile, so nothing needs to wait for the warp that passes it
         break;
       }
-      for (int k = 0; k < steps; ++k) {
-        hopper::barrier_wait(full + 8 * stage, phase);
-        uint32_t a = base + stage * STAGE_BYTES;
-        uint64_t left = hopper::operand_descriptor(a + half * (A_BYTES / 2));
-        uint64_t right = hopper::operand_descriptor(a + A_BYTES);
-        hopper::wgmma_fence();
-#pragma unroll
-        for (int step = 0; step < BLOCK_K / 16; ++step)
-          hopper::wgmma_m64n256k16(acc, left + 2 * step, right + 2 * step, k | step);
-        hopper::wgmma_commit();
-        hopper::wgmma_wait<1>();
-        if (previous >= 0 && thread < CLUSTER) hopper::barrier_arrive_remote(empty + 8 * previous, thread);
-        previous = stage;
-        if (++stage == STAGES) stage = 0, phase ^= 1;
-      }
-      hopper::wgmma_wait<0>();
-      if (thread < CLUSTER) hopper::barrier_arrive_remote(empty + 8 * previous, thread);
+      ring.multiply(acc, steps, half, thread);
       int row = tile.row + half * 64 + thread / 32 * 16 + lane / 4, quad = 2 * (lane & 3);
       if (tile.n < hot_tiles) {
 #pragma unroll
@@ -217,7 +174,7 @@ __global__ void __launch_bounds__(THREADS, 1) __cluster_dims__(CLUSTER, 1, 1)
     }
   }
   __syncwarp();
-  hopper::cluster_sync();
+  cluster_sync();
 }
 
 }  // namespace
@@ -229,8 +186,8 @@ extern "C" int twell_pack_gate(const void* x, const void* gate, const void* up, 
                                void* projected, int rows, int neurons, int hot, int width, int row_words,
                                int tile_words, int processors, void* stream) {
   CUtensorMap token, left, right;
-  if (hot % HOT || hot >= neurons || !hopper::describe(&token, x, rows, width, BLOCK_M) ||
-      !hopper::describe(&left, gate, neurons, width, HOT) || !hopper::describe(&right, up, neurons, width, HOT))
+  if (hot % HOT || hot >= neurons || !describe(&token, x, rows, width, BLOCK_M) ||
+      !describe(&left, gate, neurons, width, HOT) || !describe(&right, up, neurons, width, HOT))
     return cudaErrorInvalidValue;
   cudaError_t status = cudaFuncSetAttribute(pack_gate_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);
   if (status != cudaSuccess) return status;
