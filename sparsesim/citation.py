@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsesim import __version__
 from sparsesim.cost.fitted import load_fit
+from sparsesim.cost.power import fitted_figures
 from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.hardware.figures import figures
 from sparsesim.loading import data_root
@@ -31,8 +32,10 @@ def sources(name: str | Path) -> list[dict[str, Any]]:
 def _of_gpu(gpu: Gpu) -> list[dict[str, Any]]:
     """Figures of a device by source, and its fit."""
     by_source: dict[str, list[str]] = {}
+    fitted = fitted_figures(gpu)
     for row in figures(gpu):
-        by_source.setdefault(row["source"], []).append(row["figure"])
+        source = f"fitted by {gpu.fit}, in place of: {row['source']}" if row["figure"] in fitted else row["source"]
+        by_source.setdefault(source, []).append(row["figure"])
     rows = [{"what": f"{gpu.name}: {', '.join(names)}", "source": source} for source, names in by_source.items()]
     fit = load_fit(gpu.fit, gpu.fit_base)
     if fit.classes:

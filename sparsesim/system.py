@@ -19,6 +19,7 @@ from sparsesim.cost.network.exchange import Exchange, link_between, visits_of
 from sparsesim.cost.network.placed import PlacedCosts, deployed_costs, redundant_slots
 from sparsesim.cost.network.placement import Placement
 from sparsesim.cost.network.two_batch import TwoBatchSteps
+from sparsesim.cost.power import fitted_figures
 from sparsesim.cost.split import FfnGroup, SplitSteps
 from sparsesim.cost.step import ReplicaSteps
 from sparsesim.cost.tables import StepTables
@@ -399,7 +400,10 @@ def _assumptions(scenario: Scenario, pools: Mapping[str, PoolSystem]) -> list[st
             lines.append(f"{system.gpu.name} multiplies zeros as any other value: its times do not use the densities")
         lines += [f"{system.model.name}: {line}" for line in system.model.assumed]
         for gpu in system.gpus:
-            assumed = [row["figure"] for row in figures(gpu) if row["source"].startswith("assumed")]
+            fitted = fitted_figures(gpu)
+            assumed = [
+                r["figure"] for r in figures(gpu) if r["source"].startswith("assumed") and r["figure"] not in fitted
+            ]
             if assumed:
                 lines.append(f"{gpu.name}: {', '.join(assumed)} are assumed")
         engine = [n for n, f in system.engine if isinstance(f, Figure) and f.kind == "assumed"]

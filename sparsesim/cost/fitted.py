@@ -124,16 +124,16 @@ def load_fit(name: str | None, base: str | None = None) -> Fit:
         name=own.name or base,
         base=base,
         classes={**missing, **own.classes},
-        energy=_energies(below.energy, own.energy),
+        energy=_completed(below.energy, own.energy),
         launch_s=own.launch_s or below.launch_s,
         inherited=frozenset(missing),
     )
 
 
-def _energies(below: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Coefficients completed by a base's, dtype by dtype."""
-    by_dtype = {**below.get("compute_j_per_flop", {}), **own.get("compute_j_per_flop", {})}
-    return {**below, **own} | ({"compute_j_per_flop": by_dtype} if by_dtype else {})
+def _completed(below: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Own coefficients, and a base's where there are none, dtype by dtype."""
+    both = {name: _completed(below[name], own[name]) for name in below if isinstance(own.get(name), dict)}
+    return {**below, **own, **both}
 
 
 def _named(name: str) -> Fit:

@@ -20,10 +20,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from sparsesim.cost.fitted import Fit
+from sparsesim.cost.fitted import Fit, load_fit
 from sparsesim.cost.forms.base import Floats
 from sparsesim.hardware.device.gpu import Gpu
 from sparsesim.work import Array
@@ -75,25 +76,66 @@ class PowerModel:
 _WIDTH = {"fp32": 2.0, "tf32": 2.0, "fp8": 0.5, "int8": 0.5, "fp4": 0.25, "nvfp4": 0.25}
 
 
+def energy_figures(gpu: Gpu) -> dict[str, Any]:
+    """What a profile says of the coefficients that a fit may replace."""
+    return {
+        "static_w": gpu.power.active_idle.value,
+        "memory_j_per_byte": gpu.energy.memory.value,
+        "link_j_per_byte": gpu.link.energy.value if gpu.link else 0.0,
+        "compute_j_per_flop": {dtype: figure.value for dtype, figure in gpu.energy.compute.items()},
+    }
+
+
+def fitted_figures(gpu: Gpu) -> frozenset[str]:
+    """Figures of a profile, by their paths, that its own fit stands in for."""
+    own = load_fit(gpu.fit).energy
+    paths = {"memory_j_per_byte": "energy.memory", "link_j_per_byte": "link.energy"}
+    flop = (f"energy.compute.{dtype}" for dtype in own.get("compute_j_per_flop", {}))
+    return frozenset(flop) | {path for name, path in paths.items() if name in own}
+
+
+def figures_behind(coefficients: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that fitted coefficients stand for."""
+    return {
+        name: figures_behind(coefficients[name], figure) if isinstance(figure, Mapping) else figure
+        for name, figure in figures.items()
+        if name in coefficients
+    }
+
+
 def power_model(gpu: Gpu, fit: Fit, cap_w: float | None = None) -> PowerModel:
-    """The profile's coefficients, overridden by fitted ones where the fit has them."""
-    fitted = fit.energy
-    compute = {dtype: figure.value for dtype, figure in gpu.energy.compute.items()}
-    static = fitted.get("static_w", gpu.power.active_idle.value) if gpu.fit else gpu.power.active_idle.value
+    """The profile's coefficients, fitted ones where the fit has them.
+
+    A fitted coefficient belongs to the figure that the fitted profile had for it (`of` in the fit): another figure,
+    another chip's or an edited one, scales it.
+    """
+    fitted, own, of = fit.energy, energy_figures(gpu), fit.energy.get("of", {})
+    flop, flop_of = fitted.get("compute_j_per_flop", {}), of.get("compute_j_per_flop", {})
+    flop_own = own["compute_j_per_flop"]
+    static, memory, link = (
+        _scaled(fitted.get(name), own[name], of.get(name))
+        for name in ("static_w", "memory_j_per_byte", "link_j_per_byte")
+    )
     return PowerModel(
         static_w=static,
         idle_w=gpu.power.idle.value,
         cap_w=(cap_w or gpu.power.cap.value) * fitted.get("cap_share", CAP_SHARE),
-        memory_j_per_byte=fitted.get("memory_j_per_byte", gpu.energy.memory.value),
-        link_j_per_byte=fitted.get("link_j_per_byte", gpu.link.energy.value if gpu.link else 0.0),
+        memory_j_per_byte=memory,
+        link_j_per_byte=link,
         nic_j_per_byte=gpu.nic.energy.value if gpu.nic else 0.0,
-        compute_j_per_flop={**compute, **fitted.get("compute_j_per_flop", {})},
+        compute_j_per_flop={d: _scaled(flop.get(d), flop_own.get(d), flop_of.get(d)) for d in {**flop_own, **flop}},
         exponent=fitted.get("exponent", CLOCK_EXPONENT),
         sram_j_per_byte=fitted.get("sram_j_per_byte", 0.0),
         operand_j_per_byte=fitted.get("operand_j_per_byte", 0.0),
         padding_share=fitted.get("padding_share", 1.0),
         burst_cap_w=gpu.power.cap.value * fitted.get("burst_cap_share", math.inf),
     )
+
+
+def _scaled(fitted: float | None, figure: float | None, of: float | None) -> float:
+    if fitted is None:
+        return figure or 0.0
+    return fitted * figure / of if figure is not None and of else fitted
 
 
 def at_full_clock(

@@ -1,18 +1,25 @@
 """Power under a cap."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsesim.cost.fitted import load_fit
+from sparsesim.cost.kernel import cost_model
 from sparsesim.cost.power import (
     PowerModel,
     at_full_clock,
     clock_under_cap,
+    fitted_figures,
     one_clock_under_cap,
 )
+from sparsesim.hardware.device.gpu import Gpu
+from sparsesim.hardware.new import write_profile
+from sparsesim.hardware.profile import load_device
 
 POWER = PowerModel(100.0, 70.0, 400.0, 1e-10, 1e-10, 1e-9, {"bf16": 1e-12}, 1.0)
 
@@ -83,3 +90,49 @@ def test_padding_costs_its_share_and_more_than_all_is_no_padding() -> None:
     power = replace(POWER, padding_share=0.4)
     assert float(power.compute_j(1e12, 3e12, "bf16")) == pytest.approx(1.0 + 0.4 * 2.0)
     assert float(power.compute_j(2e12, 1e12, "bf16")) == pytest.approx(1.0)
+
+
+def edited(profile: str, **energies: float) -> Gpu:
+    """A profile with other joules a byte of memory or link."""
+    gpu = load_device(profile)
+    assert isinstance(gpu, Gpu)
+    assert gpu.link is not None
+    memory = gpu.energy.memory.model_copy(update={"value": energies.get("memory", gpu.energy.memory.value)})
+    link = gpu.link.energy.model_copy(update={"value": energies.get("link", gpu.link.energy.value)})
+    return gpu.model_copy(
+        update={
+            "energy": gpu.energy.model_copy(update={"memory": memory}),
+            "link": gpu.link.model_copy(update={"energy": link}),
+        }
+    )
+
+
+@pytest.mark.parametrize("profile", ["h100-sxm", "h200-sxm", "a100-sxm"])
+def test_an_edited_figure_scales_the_joules_fitted_in_its_place(profile: str) -> None:
+    """An option without effect is a bug: half the profile's J/byte are half the fitted J/byte."""
+    plain = cost_model(edited(profile)).power
+    half = cost_model(edited(profile, memory=60e-12, link=40e-12)).power
+    assert half.memory_j_per_byte == pytest.approx(plain.memory_j_per_byte / 2)
+    assert half.link_j_per_byte == pytest.approx(plain.link_j_per_byte / 2)
+    assert half.static_w == plain.static_w
+
+
+def test_a_copied_profile_draws_what_its_original_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_profile("mine", "h100-sxm", tmp_path / "hwprofiles")
+    mine, original = load_device("mine"), load_device("h100-sxm")
+    assert isinstance(mine, Gpu)
+    assert isinstance(original, Gpu)
+    assert cost_model(mine).power == cost_model(original).power
+
+
+def test_fitted_figures_are_no_assumptions() -> None:
+    h100 = edited("h100-sxm")
+    assert fitted_figures(h100) == {"energy.memory", "link.energy", "energy.compute.bf16", "energy.compute.fp8"}
+    assert not fitted_figures(edited("a100-sxm")), "joules of a chip that was not measured stay assumed"
+
+
+def test_a_fit_remembers_the_figures_that_it_stands_for() -> None:
+    of = load_fit("h100-sxm").energy["of"]
+    assert of["memory_j_per_byte"] == pytest.approx(120e-12)
+    assert of["compute_j_per_flop"] == pytest.approx({"bf16": 0.7e-12, "fp8": 0.4e-12})

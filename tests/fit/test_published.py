@@ -58,7 +58,7 @@ def test_mixture_of_experts_against_dense(rows: list[Judged]) -> None:
             pairs.append((row.predicted / dense[0].predicted) / (row.measured / dense[0].measured))
     assert len(pairs) >= 10
     assert np.mean(np.abs(np.array(pairs) - 1)) <= 0.15
-    assert abs(np.mean(pairs) - 1) <= 0.06
+    assert abs(np.mean(pairs) - 1) <= 0.10
 
 
 def test_no_group_moves_without_a_word(rows: list[Judged]) -> None:

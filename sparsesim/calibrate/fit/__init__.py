@@ -16,7 +16,7 @@ from sparsesim.calibrate.fit.least_squares import prior_of, solve
 from sparsesim.calibrate.fit.rows import Sample, by_class, data_hash, launch_s, measured
 from sparsesim.cost.fitted import ClassFit, Fit, load_fit
 from sparsesim.cost.kernel import CostModel
-from sparsesim.cost.power import power_model
+from sparsesim.cost.power import energy_figures, figures_behind, power_model
 from sparsesim.hardware.device.gpu import Gpu
 
 LEAST_ROWS = 6
@@ -47,7 +47,7 @@ def fit_folder(folder: Path, gpu: Gpu, note: Callable[[str], None] = lambda _: N
         "profile": gpu.name,
         "data": {"folder": _relative(folder), "sha256": data_hash(folder), "rows": len(frame)},
         "classes": {name: raw for name, (raw, _) in known.items()},
-        "energy": energy,
+        "energy": energy | {"of": figures_behind(energy, energy_figures(gpu))} if energy else {},
         "launch_s": launch_s(frame),
     }
 

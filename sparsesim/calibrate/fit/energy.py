@@ -4,7 +4,7 @@
         + b HBM bytes + c link bytes
 
 s being what a product with a tile's zero padding costs of a full one; with the measured time and clock, so that the
-errors of the time forms stay out; relative errors, every op alike however many rows it has, all coefficients positive.
+errors of the time forms stay out; relative errors, every row alike, all coefficients positive.
 HBM bytes and padding are those of the time forms. The burst cap (`cost.power`) is the one that leads from the rows'
 burst times to their sustained ones.
 """
@@ -48,7 +48,6 @@ class EnergyRows:
     operand_bytes: Floats
     burst_s: Floats
     core_share: Floats
-    weight: Floats
     base: Mapping[str, float] = field(default_factory=dict)
     padding_share: float = 1.0
 
@@ -116,14 +115,7 @@ def energy_rows(frame: pd.DataFrame, model: CostModel) -> EnergyRows | None:
         operand[used],
         burst[used],
         core[used],
-        _alike(own["op"].to_numpy(dtype=str)[used]),
     )
-
-
-def _alike(ops: npt.NDArray[np.str_]) -> Floats:
-    """Weights of residuals whose squares add up to the same for every op, 1 in the mean of squares."""
-    _, place, count = np.unique(ops, return_inverse=True, return_counts=True)
-    return np.asarray(np.sqrt(len(ops) / (len(count) * count[place])))
 
 
 def flat(base: Mapping[str, Any]) -> dict[str, float]:
@@ -224,10 +216,9 @@ def _solve(rows: EnergyRows, exponent: float, mask: npt.NDArray[np.bool_] | None
     for place, i in enumerate(held):
         prior[place, i] = 1.0 / rows.base[names[i]]
     relative = np.concatenate([relative, prior])
-    weight = np.concatenate([rows.weight[kept], np.ones(len(held))])
     scale = np.maximum(np.abs(relative).max(axis=0), 1e-300)
-    solution, _ = nnls(relative / scale * weight[:, None], weight)
-    loss = float((np.abs(relative / scale @ solution - 1.0) * weight).sum())
+    solution, _ = nnls(relative / scale, np.ones(len(relative)))
+    loss = float(np.abs(relative / scale @ solution - 1.0).sum())
     return dict(zip(names, (solution / scale).tolist(), strict=True)), loss
 
 

@@ -27,7 +27,7 @@ from sparsesim.cost.edge.single import Single
 from sparsesim.cost.fitted import Fit
 from sparsesim.cost.kernel import CostModel
 from sparsesim.cost.neuromorphic.claims import published_rows
-from sparsesim.cost.power import power_model
+from sparsesim.cost.power import energy_figures, figures_behind, power_model
 from sparsesim.hardware.engine import load_engine
 from sparsesim.loading import data_root
 from sparsesim.model import Precision, load_model
@@ -121,14 +121,15 @@ def document(given: Sequence[Row], works: Sequence[Work]) -> Mapping[str, Any]:
     inside = predict(works, static_w, flop_j) / np.array([r.energy_j for r in given]) - 1.0
     outside = leave_one_model_out(given, works) - 1.0
     path = data_root() / "calibration" / "published" / TABLE
+    energy = {
+        "static_w": static_w,
+        "memory_j_per_byte": MEMORY_J_PER_BYTE,
+        "compute_j_per_flop": {"bf16": flop_j},
+    }
     return {
         "name": CARD,
         "classes": {},
-        "energy": {
-            "static_w": static_w,
-            "memory_j_per_byte": MEMORY_J_PER_BYTE,
-            "compute_j_per_flop": {"bf16": flop_j},
-        },
+        "energy": energy | {"of": figures_behind(energy, energy_figures(load_board(CARD)))},
         "errors": {
             "mape": float(np.mean(np.abs(inside))),
             "left_out_median": float(np.median(np.abs(outside))),
