@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from sparsesim.run import Run
 from sparsesim.sim.steps import Floats
 
 FEW_DECADES = 1e3
+LABEL_WIDTH = 32
+"""Characters of a case's name on one line beside its bars."""
 SERVED = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
 STEPS = ("tok_per_s", "power_w", "step_s", "j_per_tok", "peak_memory_bytes")
 """Of runs that are steps back to back, where a prompt's tokens count in the rate as in the energy."""
@@ -44,13 +47,16 @@ def labelled(name: str) -> str:
 
 
 def comparison_figure(runs: Sequence[Run]) -> Any:
-    """A panel of bars per figure, a bar per run with its interval; an arrow says which way is better."""
+    """A panel of bars per figure, a bar per run with its interval; the unit's line says which way is better."""
     names = figures_of(runs)
+    titles = [textwrap.fill(run.title, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False) for run in runs]
+    lines = max(title.count("\n") for title in titles) + 1
     columns = 2
     rows = max(-(-len(names) // columns), 1)
-    made, axes = style.figure(rows, columns, rows * (0.75 + 0.27 * len(runs)))
+    made, axes = style.figure(rows, columns, rows * (0.75 + (0.15 + 0.12 * lines) * len(runs)))
     for axis, name in zip(axes.flat, names, strict=False):
         _bars(axis, runs, name)
+        axis.set_yticks(range(len(runs)), titles, fontsize=style.SMALL if lines > 1 else None)
     for axis in list(axes.flat)[len(names) :]:
         axis.set_visible(False)
     for axis in axes[:, 1:].flat:
@@ -77,14 +83,12 @@ def _bars(axis: Any, runs: Sequence[Run], name: str) -> None:
             va="center",
             fontsize=style.SMALL,
         )
-    axis.set_yticks(range(len(runs)), [run.title for run in runs])
     axis.set_ylim(len(runs) - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
     axis.margins(x=0.18)
     axis.set_xlim(left=0)
-    hope = {"lower": "lower is better", "higher": "higher is better"}.get(described.better, "")
-    style.labels(axis, x=unit, title=labelled(name))
-    axis.set_title(hope, fontsize=style.SMALL - 1, color=style.MUTED, loc="right")
+    hope = f" ({described.better} is better)" if described.better in ("lower", "higher") else ""
+    style.labels(axis, x=unit + hope, title=labelled(name))
 
 
 def _prefixed(largest: float, unit: str) -> tuple[float, str]:
