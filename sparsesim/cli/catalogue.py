@@ -42,7 +42,19 @@ def show_profile(name: str, style: FormatOption = Format.table) -> None:
 
     with reported():
         device = load_device(name)
-        print_rows(figures(device), style, f"{device.name}: {device.title}")
+        rows = figures(device)
+        if style is Format.table:
+            rows = [{**row, "value": _rounded(row["value"])} for row in rows]
+        print_rows(rows, style, f"{device.name}: {device.title}")
+
+
+def _rounded(value: Any) -> Any:
+    """Ten digits of a number before its unit: a file's `0.3 us` is `300 ns` again, not 299.99999999999994."""
+    number, space, unit = value.partition(" ") if isinstance(value, str) else (value, "", "")
+    try:
+        return f"{float(number):.10g}{space}{unit}"
+    except ValueError:
+        return value
 
 
 def new_profile(

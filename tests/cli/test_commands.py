@@ -129,6 +129,7 @@ def test_profiles_and_models_are_listed_and_shown(scenario: Path, call: Call) ->
     assert {"h100-sxm", "b200", "loihi2"} <= {
         row["name"] for row in json.loads(call("profiles", "--format", "json").stdout)
     }
+    assert " 300 ns " in call("profiles", "show", "h200-sxm").stdout  # 0.3 us in the file, not 299.99999999999994
     shown = json.loads(call("profiles", "show", "h200-sxm", "--format", "json").stdout)
     assert all(row["source"] for row in shown)
     listed = call("models", "--format", "csv").stdout
