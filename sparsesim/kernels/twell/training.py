@@ -60,6 +60,7 @@ class _SparseFfn(torch.autograd.Function):  # type: ignore[misc]  # torch is not
 
     @staticmethod
     def forward(ctx: Any, x: Any, gate: Any, up: Any, down: Any, settings: TrainingSettings) -> Any:
+        """The layer's output `[M, d]`; what the backward reads is kept by row or, of heavy rows, computed again."""
         weights = FfnWeights(gate, up, down)
         hot = settings.hot if settings.hot < weights.neurons else 0
         packed = pack_gate(x, weights, settings.form, settings.gate, hot, apart=True)
@@ -81,6 +82,7 @@ class _SparseFfn(torch.autograd.Function):  # type: ignore[misc]  # torch is not
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        """Gradients of x, gate, up and down."""
         x, gate, up, down, starts, entries, tokens, projected, heavy, gated, taken = ctx.saved_tensors
         dy = grads[0].contiguous()
         hot = 0 if gated is None else gated.shape[1]

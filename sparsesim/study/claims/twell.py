@@ -17,7 +17,7 @@ TRAINING = {"0.5b": (97.3, 95.9, 26.2, 21.2), "1b": (48.6, 52.1, 44.5, 33.1), "1
             "2b": (22.4, 27.3, 46.7, 57.1)}  # fmt: skip
 """Published training tokens/ms and peak GB, dense and sparse."""
 NEURONS = 5632
-GAIN = "our own layer, measured, gains 5 to 9 %: one read by the host empties the launch queue, which no kernel shows"
+GAIN = "our own layer, measured, gains 6 to 8 %: one read by the host empties the launch queue, which no kernel shows"
 STEP = "a layer's kernels within 4 % of our own measurement; what a trainer does between them is not counted"
 KEPT = "the paper frees 0.63 GB a layer, more than the three matrices a dense FFN keeps hold at this micro-batch"
 MICRO_BATCH = 6
