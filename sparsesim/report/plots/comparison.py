@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from sparsesim.run import Run
 from sparsesim.sim.steps import Floats
 
 FEW_DECADES = 1e3
-LABEL_WIDTH = 32
-"""Characters of a case's name on one line beside its bars."""
 SERVED = ("ttft_s.p99", "tpot_s.p99", "output_tok_per_s", "goodput_per_s", "j_per_output_tok", "power_w")
 STEPS = ("tok_per_s", "power_w", "step_s", "j_per_tok", "peak_memory_bytes")
 """Of runs that are steps back to back, where a prompt's tokens count in the rate as in the energy."""
@@ -49,7 +46,7 @@ def labelled(name: str) -> str:
 def comparison_figure(runs: Sequence[Run]) -> Any:
     """A panel of bars per figure, a bar per run with its interval; the unit's line says which way is better."""
     names = figures_of(runs)
-    titles = [textwrap.fill(run.title, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False) for run in runs]
+    titles = [style.folded(run.title) for run in runs]
     lines = max(title.count("\n") for title in titles) + 1
     columns = 2
     rows = max(-(-len(names) // columns), 1)

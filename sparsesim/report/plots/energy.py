@@ -36,7 +36,8 @@ def energy_figure(runs: Sequence[Run]) -> Any:
         axis.text(
             left + 0.01 * longest, row, f"{left:.3g} {unit}", va="center", fontsize=style.SMALL, fontweight="bold"
         )
-    axis.set_yticks(range(len(runs)) if len(runs) > 1 else [], [run.title for run in runs] if len(runs) > 1 else [])
+    names = [style.folded(run.title) for run in runs] if len(runs) > 1 else []
+    axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.set_xlim(0, longest * 1.14 if longest else 1.0)

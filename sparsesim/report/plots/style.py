@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, "Color universal design" (2008).
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ WIDTH_IN = 7.2
 """Inches: the text width of an A4 page, so that a printed picture keeps its type size."""
 TEXT, SMALL = 9.0, 8.0
 DPI = 150
+LABEL_WIDTH = 32
+"""Characters of a case's name on one line."""
 
 
 def figure(rows: int, columns: int, height_in: float, **grid: Any) -> tuple[Any, Any]:
@@ -54,6 +57,11 @@ def labels(axis: Any, x: str = "", y: str = "", title: str = "") -> None:
 def legend(axis: Any, **where: Any) -> None:
     """A legend without a frame."""
     axis.legend(frameon=False, fontsize=SMALL, handlelength=1.4, **where)
+
+
+def folded(name: str) -> str:
+    """A case's name over lines, broken at spaces, as it stands beside its bars."""
+    return textwrap.fill(name, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def colour(case: int) -> str:
